@@ -1,0 +1,105 @@
+"""The second stage: class and box of every proposal, METHODS section A."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.config import BoxConfig
+from training.models.matching import match, sample
+from training.models.ops import clip_boxes, decode_boxes, encode_boxes, nms
+
+
+class BoxHead(nn.Module):
+    """Pooled features (N, C, 7, 7) -> class logits (N, K + 1), background last, and class-specific deltas (N, 4K)."""
+
+    def __init__(self, config: BoxConfig, channels: int, classes: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels * config.pool_size**2, config.hidden)
+        self.fc2 = nn.Linear(config.hidden, config.hidden)
+        self.classes = nn.Linear(config.hidden, classes + 1)
+        self.deltas = nn.Linear(config.hidden, 4 * classes)
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.classes.weight, std=0.01)
+        nn.init.normal_(self.deltas.weight, std=0.001)
+        for layer in (self.classes, self.deltas):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, rois: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.relu(self.fc1(rois.flatten(1)))
+        x = F.relu(self.fc2(x))
+        return self.classes(x), self.deltas(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledRois:
+    """Proposals chosen for training: per RoI its picture, its class (K = background) and its ground truth (-1 = none)."""
+
+    boxes: Tensor  # (N, 4)
+    batch: Tensor  # (N,)
+    labels: Tensor  # (N,)
+    truth: Tensor  # (N,) index into the picture's ground truth
+
+    def foreground(self) -> Tensor:
+        return torch.nonzero(self.truth >= 0).squeeze(1)
+
+
+@torch.no_grad()
+def sample_rois(
+    proposals: list[Tensor], truths: list[Tensor], labels: list[Tensor], config: BoxConfig, classes: int
+) -> SampledRois:
+    """Match proposals plus ground truth boxes and sample them (512 a picture, at most 25 % foreground by default)."""
+    picked: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for image, (boxes, truth, label) in enumerate(zip(proposals, truths, labels, strict=True)):
+        boxes = torch.cat([boxes, truth])
+        matched = match(boxes, truth, config.foreground_iou, config.foreground_iou, allow_low_quality=False)
+        positive, negative = sample(matched, config.samples, config.positive_fraction)
+        chosen = torch.cat([positive, negative])
+        roi_label = torch.full((len(chosen),), classes, device=boxes.device)
+        roi_label[: len(positive)] = label[matched[positive]]
+        roi_truth = matched[chosen].clamp(min=-1)
+        picked.append((boxes[chosen], torch.full_like(roi_label, image), roi_label, roi_truth))
+    stacked = [torch.cat(parts) for parts in zip(*picked, strict=True)]
+    return SampledRois(boxes=stacked[0], batch=stacked[1], labels=stacked[2], truth=stacked[3])
+
+
+def box_losses(logits: Tensor, deltas: Tensor, rois: SampledRois, truths: list[Tensor], config: BoxConfig) -> dict[str, Tensor]:
+    """Mean cross-entropy over the sampled RoIs; L1 over the foreground, divided by the number of sampled RoIs."""
+    if len(rois.boxes) == 0:
+        return {"box_class": logits.sum() * 0, "box_regression": deltas.sum() * 0}
+    fg = rois.foreground()
+    own = deltas.unflatten(1, (-1, 4))[fg, rois.labels[fg]]  # F, 4: the slice of the RoI's class
+    offsets = torch.tensor([0, *[len(t) for t in truths]], device=fg.device).cumsum(0)
+    target_boxes = torch.cat(truths)[offsets[rois.batch[fg]] + rois.truth[fg]]
+    target = encode_boxes(target_boxes, rois.boxes[fg], config.coder_weights)
+    return {
+        "box_class": F.cross_entropy(logits.float(), rois.labels),
+        "box_regression": F.l1_loss(own.float(), target, reduction="sum") / len(rois.boxes),
+    }
+
+
+@torch.no_grad()
+def select_detections(
+    logits: Tensor, deltas: Tensor, proposals: Tensor, size: tuple[int, int], config: BoxConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes (D, 4), scores (D,), labels (D,) of one picture (``docs/operators.md``, select)."""
+    classes = logits.shape[1] - 1
+    scores = torch.softmax(logits.float(), 1)[:, :classes]
+    boxes = clip_boxes(
+        decode_boxes(deltas.float().unflatten(1, (-1, 4)), proposals[:, None], config.coder_weights), size
+    )  # N, K, 4
+    solid = ((boxes[..., 2:] - boxes[..., :2]) > 0).all(-1)
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for label in range(classes):
+        index = torch.nonzero((scores[:, label] > config.score_threshold) & solid[:, label]).squeeze(1)
+        keep = index[nms(boxes[index, label], scores[index, label], config.nms_threshold)]
+        found.append((boxes[keep, label], scores[keep, label], torch.full_like(keep, label), keep))
+    all_boxes, all_scores, all_labels, source = (torch.cat(parts) for parts in zip(*found, strict=True))
+    by_source = torch.sort(source * classes + all_labels).indices  # ties: lower proposal, then lower class
+    order = by_source[torch.sort(all_scores[by_source], descending=True, stable=True).indices][: config.max_detections]
+    return all_boxes[order], all_scores[order], all_labels[order]

@@ -1,0 +1,110 @@
+"""The two-stage detector: backbone, FPN, RPN, box head and one mask head (METHODS section A)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.config import ModelConfig
+from training.heads import HEADS, PoolSpec
+from training.models.box_head import BoxHead, SampledRois, box_losses, sample_rois, select_detections
+from training.models.fpn import FPN
+from training.models.ops import multilevel_roi_align
+from training.models.resnet import build_resnet
+from training.models.rpn import RPN, STRIDES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Ground truth of one training picture, in input pixels."""
+
+    boxes: Tensor  # (G, 4) float32 xyxy
+    labels: Tensor  # (G,) int64, 0 .. K-1
+    masks: Tensor  # (G, H, W) uint8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections:
+    """What the detector found in one picture, in input pixels."""
+
+    boxes: Tensor  # (D, 4)
+    scores: Tensor  # (D,)
+    labels: Tensor  # (D,)
+    mask_logits: Tensor  # (D, S, S)
+
+
+class Detector(nn.Module):
+    """Pictures in, losses (training) or detections out.
+
+    ``images`` are normalised and padded, (B, 3, H, W) with sides that are multiples of 32; ``sizes`` are their (h, w) before padding.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        classes = len(config.class_names)
+        self.config = config
+        self.backbone = build_resnet(config.backbone, config.width, config.norm)
+        self.fpn = FPN(self.backbone.channels, config.fpn_channels)
+        self.rpn = RPN(config.rpn, config.fpn_channels)
+        self.box_head = BoxHead(config.box, config.fpn_channels, classes)
+        self.mask_head = HEADS[config.head.name](config.head, config.fpn_channels, classes)
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """P2 .. P6."""
+        return self.fpn(self.backbone(images))
+
+    def pool(self, pyramid: list[Tensor], boxes: Tensor, batch: Tensor, spec: PoolSpec) -> Tensor:
+        """One RoI input (N, C, S, S) as a head declares it."""
+        return multilevel_roi_align(
+            pyramid[:4], boxes, batch, spec.size, STRIDES[:4], spec.sampling_ratio, spec.level
+        )
+
+    def box_pool(self) -> PoolSpec:
+        return PoolSpec(size=self.config.box.pool_size, sampling_ratio=self.config.box.sampling_ratio)
+
+    def losses(self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> dict[str, Tensor]:
+        """All losses of a batch by name."""
+        pyramid = self.pyramid(images)
+        logits, deltas, anchors = self.rpn(pyramid)
+        truths, labels = [t.boxes for t in targets], [t.labels for t in targets]
+        losses = self.rpn.losses(logits, deltas, anchors, truths)
+
+        proposals = self.rpn.propose(logits, deltas, anchors, sizes)
+        rois = sample_rois(proposals, truths, labels, self.config.box, len(self.config.class_names))
+        pooled = self.pool(pyramid, rois.boxes, rois.batch, self.box_pool())
+        losses.update(box_losses(*self.box_head(pooled), rois, truths, self.config.box))
+
+        fg = rois.foreground()
+        boxes, batch = rois.boxes[fg], rois.batch[fg]
+        inputs = [self.pool(pyramid, boxes, batch, spec) for spec in self.mask_head.pools]
+        mask_targets = crop_targets(targets, rois, fg, self.mask_head.mask_size)
+        losses.update(self.mask_head.losses(inputs, rois.labels[fg], mask_targets))
+        return losses
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
+        """Detections of every picture; masks stay in their boxes."""
+        pyramid = self.pyramid(images)
+        results = []
+        for image, proposals in enumerate(self.rpn.propose(*self.rpn(pyramid), sizes)):
+            batch = torch.full((len(proposals),), image, device=proposals.device)
+            class_logits, deltas = self.box_head(self.pool(pyramid, proposals, batch, self.box_pool()))
+            boxes, scores, labels = select_detections(class_logits, deltas, proposals, sizes[image], self.config.box)
+            batch = torch.full((len(boxes),), image, device=boxes.device)
+            inputs = [self.pool(pyramid, boxes, batch, spec) for spec in self.mask_head.pools]
+            mask_logits = self.mask_head(inputs, labels)
+            results.append(Detections(boxes=boxes, scores=scores, labels=labels, mask_logits=mask_logits))
+        return results
+
+
+@torch.no_grad()
+def crop_targets(targets: list[Target], rois: SampledRois, foreground: Tensor, size: int) -> Tensor:
+    """Mask targets (F, S, S) in {0, 1}: the ground truth inside each foreground RoI, resampled (bitmap route of section A)."""
+    crops = []
+    for image, target in enumerate(targets):
+        mine = foreground[rois.batch[foreground] == image]
+        bitmaps = target.masks[:, None].float()  # G, 1, H, W
+        crops.append(multilevel_roi_align([bitmaps], rois.boxes[mine], rois.truth[mine], size, (1.0,), 0)[:, 0])
+    return (torch.cat(crops) >= 0.5).float()

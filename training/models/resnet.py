@@ -1,0 +1,150 @@
+"""ResNet bodies (He et al. 2016) with torchvision's parameter names, so that public ImageNet weights load with ``strict=True``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Norm = Callable[[int], nn.Module]
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm whose statistics and affine are constants: what fine-tuning from ImageNet weights uses.
+
+    The names are those of ``nn.BatchNorm2d``, so either loads the other's state.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+def group_norm(channels: int) -> nn.Module:
+    """Group norm with 32 groups, or fewer where a layer is too narrow for that."""
+    return nn.GroupNorm(min(32, channels // 4), channels)
+
+
+NORMS: dict[str, Norm] = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm, "group": group_norm}
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+
+
+def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+
+class BasicBlock(nn.Module):
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv3x3(inputs, width, stride), norm(width)
+        self.conv2, self.bn2 = conv3x3(width, width), norm(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, width, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv1x1(inputs, width), norm(width)
+        self.conv2, self.bn2 = conv3x3(width, width, stride), norm(width)  # stride in the 3x3, as torchvision
+        self.conv3, self.bn3 = conv1x1(width, 4 * width), norm(4 * width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, 4 * width, stride, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(conv1x1(inputs, outputs, stride), norm(outputs))
+
+
+class ResNet(nn.Module):
+    """The convolutional body: picture (B, 3, H, W) -> C2, C3, C4, C5 at strides 4, 8, 16, 32.
+
+    Args:
+        block: ``BasicBlock`` or ``Bottleneck``.
+        depths: blocks per stage.
+        width: channels of the stem; 64 is the published network, less is a slim one for small devices.
+        norm: constructor of the norm layers.
+    """
+
+    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], width: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = norm(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.channels: list[int] = []
+        inputs = width
+        for stage, depth in enumerate(depths):
+            blocks: list[nn.Module] = []
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(block(inputs, width * 2**stage, stride, norm))
+                inputs = width * 2**stage * block.expansion
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            self.channels.append(inputs)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # B, width, H/4, W/4
+        c2 = self.layer1(x)
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        c5 = self.layer4(c4)
+        return [c2, c3, c4, c5]
+
+
+def freeze_stem(body: ResNet) -> None:
+    """Stop training of the stem and the first stage, as all references do when ImageNet weights are loaded."""
+    for module in (body.conv1, body.bn1, body.layer1):
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+
+
+RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+def build_resnet(name: str, width: int = 64, norm: str = "batch") -> ResNet:
+    """A ResNet body by name (``RESNETS``) with the named norm (``NORMS``)."""
+    block, depths = RESNETS[name]
+    return ResNet(block, depths, width, NORMS[norm])
