@@ -6,6 +6,8 @@ Kerf can still catch them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 
 class KerfError(Exception):
     """Base of every error that Kerf raises on purpose."""
@@ -19,8 +21,9 @@ class ImageError(InputError):
     """A picture cannot be used.
 
     Attributes:
-        code: Why, for programs. One of "missing", "not-an-image", "truncated", "corrupt", "too-many-pixels", "empty",
-            "dtype", "range", "non-finite", "sixteen-bit", "cmyk", "alpha", "shape", "no-pictures".
+        code: Why, for programs. One of "missing", "unreadable", "directory", "no-pictures", "not-an-image", "truncated",
+            "corrupt", "too-many-pixels", "frames", "mode", "cmyk", "alpha", "sixteen-bit", "type", "dtype", "shape",
+            "empty", "range", "non-finite".
     """
 
     def __init__(self, message: str, *, code: str) -> None:
@@ -46,6 +49,24 @@ class EngineMismatchError(EngineError):
 
 class BackendError(KerfError, ImportError):
     """A backend is not installed or cannot run on this machine; the message says what to install."""
+
+
+class BatchError(KerfError):
+    """Some pictures of a batch failed; the others were done.
+
+    Attributes:
+        results: One entry per picture in the order they came, None where it failed.
+        failures: Position in the batch -> the error of that picture.
+    """
+
+    def __init__(self, results: Sequence[object | None], failures: Mapping[int, KerfError]) -> None:
+        listed = "\n".join(f"  [{index}] {error}" for index, error in failures.items())
+        super().__init__(f"{len(failures)} of {len(results)} pictures failed; .results holds the others:\n{listed}")
+        self.results = list(results)
+        self.failures = dict(failures)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return BatchError, (self.results, self.failures)
 
 
 def _rebuild_image_error(message: str, code: str) -> ImageError:

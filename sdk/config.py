@@ -1,0 +1,375 @@
+"""Configuration: frozen dataclasses that read from and write to plain dictionaries, and the manifest of an engine.
+
+`Config` is the one system for every setting that is stored: the engine manifest below, and whatever training and export keep in
+their checkpoints. A class states its fields with types, defaults and units; `Config.from_dict` converts and checks, and an
+unknown key is an error that names the closest known one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sdk.errors import ConfigError
+
+FORMAT = "kerf-engine"
+FORMAT_VERSION = 1
+PYRAMID_LEVELS = (2, 3, 4, 5)  # trunk outputs p2..p5, stride 2**level; boxes are assigned to these by size
+GRAPHS = ("trunk", "box", "mask")  # what an engine of kind "segmenter" holds
+
+_C = TypeVar("_C", bound="Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Base of every stored setting.
+
+    >>> ResizeRule.from_dict({"long": 1280, "factr": 2.0})
+    Traceback (most recent call last):
+    sdk.errors.ConfigError: ResizeRule: unknown key 'factr'; did you mean 'factor'?
+    """
+
+    @classmethod
+    def from_dict(cls: type[_C], values: Mapping[str, Any], *, where: str | None = None) -> _C:
+        """Builds the class from a dictionary of plain JSON values.
+
+        Args:
+            values: one entry per field; a field with a default may be missing.
+            where: how messages call this dictionary; the name of the class when not given.
+
+        Raises:
+            ConfigError: an unknown or missing key, a value of the wrong type, or one that the class refuses.
+        """
+        where = where or cls.__name__
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where}: expected an object with named values, got {_kind(values)}")
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        for key in values:
+            if key not in fields:
+                raise ConfigError(f"{where}: unknown key {key!r}; {_suggest(str(key), fields)}")
+        for name, f in fields.items():
+            required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+            if required and name not in values:
+                raise ConfigError(f"{where}: the key {name!r} is missing")
+        hints = _hints(cls)
+        converted = {key: _convert(value, hints[key], f"{where}.{key}") for key, value in values.items()}
+        try:
+            return cls(**converted)
+        except ConfigError as error:
+            message = str(error)
+            raise ConfigError(message if message.startswith(where) else f"{where}: {message}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain JSON values (tuples become lists); `from_dict` reads them back."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    def replace(self: _C, **changes: Any) -> _C:
+        """Returns a copy with some fields changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+
+@functools.cache
+def _hints(cls: type[Config]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _suggest(key: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else f"{type(value).__name__} {value!r:.60}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """Converts a JSON value to the annotated type of a field."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):  # the only unions in use are "X | None"
+        return None if value is None else _convert(value, next(a for a in args if a is not type(None)), where)
+    if origin is tuple:
+        return _convert_tuple(value, args, where)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected an object, got {_kind(value)}")
+        return {str(key): _convert(item, args[1], f"{where}.{key}") for key, item in value.items()}
+    if isinstance(hint, type) and issubclass(hint, Config):
+        return value if isinstance(value, hint) else hint.from_dict(value, where=where)
+    if hint is float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ConfigError(f"{where}: expected a finite number, got {_kind(value)}")
+        return float(value)
+    if hint in (int, str, bool):
+        if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+            raise ConfigError(f"{where}: expected {hint.__name__}, got {_kind(value)}")
+        return value
+    return value  # `object`: free-form, stored and never interpreted
+
+
+def _convert_tuple(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{where}: expected a list, got {_kind(value)}")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_convert(item, args[0], f"{where}[{i}]") for i, item in enumerate(value))
+    if len(value) != len(args):
+        raise ConfigError(f"{where}: expected {len(args)} values, got {len(value)}")
+    return tuple(_convert(item, arg, f"{where}[{i}]") for i, (item, arg) in enumerate(zip(value, args, strict=True)))
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises `ConfigError(message)` unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def check_fraction(name: str, value: float) -> float:
+    """Returns `value` if it is a number from 0 to 1; raises `ConfigError` naming it otherwise."""
+    require(
+        isinstance(value, (int, float)) and not isinstance(value, bool) and 0.0 <= value <= 1.0,
+        f"{name} must be a number from 0 to 1, got {value!r}",
+    )
+    return float(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResizeRule(Config):
+    """How a picture is scaled before the network.
+
+    `scale = min(short / min(h, w), long / max(h, w))`, with `factor` in place of the first quotient when `short` is not given; one scale for
+    both axes, each side rounded to the nearest pixel.
+    """
+
+    short: int | None = None  # pixels the shorter side should get; wins over factor
+    long: int = 1333  # pixels the longer side may have at most
+    factor: float | None = None  # scale when short is not given
+    antialias: bool = True  # widen the filter when shrinking
+
+    def __post_init__(self) -> None:
+        require(self.short is not None or self.factor is not None, "give 'short' (pixels) or 'factor' (scale)")
+        require(self.short is None or self.short >= 1, f"short must be at least 1 pixel, got {self.short}")
+        require(self.factor is None or self.factor > 0, f"factor must be positive, got {self.factor}")
+        require(self.long >= 1, f"long must be at least 1 pixel, got {self.long}")
+
+    def scale_for(self, height: int, width: int) -> float:
+        """Returns the scale factor for a picture of this size."""
+        wanted = self.short / min(height, width) if self.short is not None else self.factor
+        assert wanted is not None  # __post_init__ saw to it
+        return min(wanted, self.long / max(height, width))
+
+    def size_for(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the (height, width) a picture of this size is resized to.
+
+        >>> ResizeRule(short=800, long=1333).size_for(480, 640)
+        (800, 1067)
+        >>> ResizeRule(factor=2.0, long=1280).size_for(256, 320)
+        (512, 640)
+        """
+        scale = self.scale_for(height, width)
+        return max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec(Config):
+    """What the trunk wants to see."""
+
+    color: str = "rgb"  # channel order of the network: "rgb" or "bgr"
+    mean: tuple[float, float, float]  # grey levels 0..255, in the network's channel order
+    std: tuple[float, float, float]  # grey levels, same order
+    resize: ResizeRule
+    size_divisor: int = 32  # height and width are zero-padded right and below to a multiple of this
+
+    def __post_init__(self) -> None:
+        require(self.color in ("rgb", "bgr"), f"color must be 'rgb' or 'bgr', got {self.color!r}")
+        require(all(s > 0 for s in self.std), f"std must be positive, got {list(self.std)}")
+        require(self.size_divisor >= 1, f"size_divisor must be at least 1, got {self.size_divisor}")
+
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the size rounded up to multiples of `size_divisor`."""
+        d = self.size_divisor
+        return -(-height // d) * d, -(-width // d) * d
+
+
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2, pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalSpec(Config):
+    """How the trunk's objectness and deltas become boxes."""
+
+    strides: tuple[int, ...]  # network-input pixels per cell, one per level; powers of two
+    anchors: tuple[tuple[Box, ...], ...]  # per level A boxes centred on 0, network-input pixels
+    pre_nms: int = 1000  # best candidates per level that enter NMS
+    post_nms: int = 1000  # boxes kept over all levels
+    nms_threshold: float = 0.7  # IoU above which a box is suppressed
+    min_size: float = 0.0  # network-input pixels; boxes not larger than this are dropped
+
+    def __post_init__(self) -> None:
+        require(len(self.strides) >= 1, "strides must name at least one level")
+        for stride in self.strides:
+            require(stride >= 1 and stride & (stride - 1) == 0, f"strides must be powers of two, got {stride}")
+        require(
+            len(self.anchors) == len(self.strides),
+            f"anchors must have one list per stride: {len(self.strides)} expected, got {len(self.anchors)}",
+        )
+        for level, boxes in enumerate(self.anchors):
+            require(len(boxes) >= 1, f"anchors[{level}] is empty")
+            for box in boxes:
+                require(box[0] < box[2] and box[1] < box[3], f"anchors[{level}]: {list(box)} is not x1 < x2, y1 < y2")
+        require(self.pre_nms >= 1 and self.post_nms >= 1, "pre_nms and post_nms must be at least 1")
+        check_fraction("nms_threshold", self.nms_threshold)
+        require(self.min_size >= 0, f"min_size must not be negative, got {self.min_size}")
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The level numbers in the trunk's output names: `objectness{level}` has stride `2**level`."""
+        return tuple(stride.bit_length() - 1 for stride in self.strides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSpec(Config):
+    """What a head wants pooled from the trunk: one RoIAlign."""
+
+    feature: str = "pyramid"  # "pyramid" = p2..p5 by box size, otherwise the name of one trunk output
+    level: int | None = None  # pyramid only: this level for every box, 0 = p2
+    size: int  # bins per side
+    sampling_ratio: int = 2  # samples per bin and side; 0 = as many as the bin has cells
+    stride: int | None = None  # network-input pixels per cell of a single named output
+
+    def __post_init__(self) -> None:
+        require(self.size >= 1, f"size must be at least 1, got {self.size}")
+        require(self.sampling_ratio >= 0, f"sampling_ratio must not be negative, got {self.sampling_ratio}")
+        if self.feature == "pyramid":
+            require(self.stride is None, "stride belongs to a single named feature, not to the pyramid")
+            top = len(PYRAMID_LEVELS) - 1
+            require(self.level is None or 0 <= self.level <= top, f"level must be 0 to {top} or null, got {self.level}")
+        else:
+            require(self.level is None, f"level belongs to the pyramid, not to {self.feature!r}")
+            require(self.stride is not None and self.stride >= 1, f"the feature {self.feature!r} needs a stride")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxSpec(Config):
+    """The box head: what it pools, and how its outputs become detections."""
+
+    pool: PoolSpec
+    coder_weights: Box = (10.0, 10.0, 5.0, 5.0)  # divide dx, dy, dw, dh
+    score_threshold: float = 0.05  # detections have a score above this
+    nms_threshold: float = 0.5  # IoU inside a class above which a box is suppressed
+    max_detections: int = 100  # per picture
+
+    def __post_init__(self) -> None:
+        require(all(w > 0 for w in self.coder_weights), f"coder_weights must be positive, got {self.coder_weights}")
+        check_fraction("score_threshold", self.score_threshold)
+        check_fraction("nms_threshold", self.nms_threshold)
+        require(self.max_detections >= 1, f"max_detections must be at least 1, got {self.max_detections}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSpec(Config):
+    """The mask head: what it pools, and what its output means."""
+
+    pools: tuple[PoolSpec, ...]  # one per input rois0, rois1, ...
+    size: tuple[int, int]  # mask grid (Hm, Wm)
+    activation: str = "sigmoid"  # what turns the output into a probability
+    threshold: float = 0.5  # probability from which a pixel of the picture is foreground
+    frame: str = "box"  # the grid covers the detection's box
+
+    def __post_init__(self) -> None:
+        require(len(self.pools) >= 1, "pools must hold at least one entry")
+        require(min(self.size) >= 1, f"size must be at least 1 x 1, got {list(self.size)}")
+        require(self.activation == "sigmoid", f"activation must be 'sigmoid', got {self.activation!r}")
+        require(self.frame == "box", f"frame must be 'box', got {self.frame!r}")
+        check_fraction("threshold", self.threshold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSpec(Config):
+    """One graph of an engine: a member file and its facts."""
+
+    file: str  # member name inside the engine
+    precision: str = "fp32"
+    opset: int  # version of the ONNX standard operators
+    sha256: str = ""  # hexadecimal; Engine.write fills it in
+    bytes: int = 0  # Engine.write fills it in
+
+    def __post_init__(self) -> None:
+        # A plain name: no separators, no "..", no drive, so that a directory engine can never reach outside itself.
+        require(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.file) is not None and self.file != "manifest.json",
+            f"file must be a plain file name, got {self.file!r}",
+        )
+        require(self.opset >= 1, f"opset must be at least 1, got {self.opset}")
+        require(
+            not self.sha256 or re.fullmatch(r"[0-9a-f]{64}", self.sha256) is not None,
+            f"sha256 must be 64 lower-case hexadecimal digits, got {self.sha256!r:.80}",
+        )
+        require(self.bytes >= 0, f"bytes must not be negative, got {self.bytes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeSpec(Config):
+    """Which backends can run the graphs, best first."""
+
+    backends: tuple[str, ...] = ("onnxruntime",)
+
+    def __post_init__(self) -> None:
+        require(len(self.backends) >= 1, "backends must name at least one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Config):
+    """Everything a runtime needs to know about an engine; `docs/engine.md` describes it."""
+
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+    kind: str = "segmenter"
+    name: str
+    method: str  # how the model was made, for people; the runtime does not look at it
+    class_names: tuple[str, ...]  # label k is class_names[k]
+    category_ids: tuple[int, ...]  # COCO category id of each label
+    input: InputSpec
+    proposals: ProposalSpec
+    box: BoxSpec
+    mask: MaskSpec
+    graphs: dict[str, GraphSpec] = field(default_factory=dict)
+    runtime: RuntimeSpec = field(default_factory=RuntimeSpec)
+    provenance: dict[str, object] = field(default_factory=dict)  # free-form: training, data, licences, metrics
+    verified: dict[str, object] | None = None  # greatest differences from the reference; null = not verified
+
+    def __post_init__(self) -> None:
+        require(self.format == FORMAT, f"format must be {FORMAT!r}, got {self.format!r}")
+        require(self.kind == "segmenter", f"kind must be 'segmenter', got {self.kind!r}")
+        require(len(self.class_names) >= 1, "class_names must name at least one class")
+        for what, values in (("class_names", self.class_names), ("category_ids", self.category_ids)):
+            require(len(set(values)) == len(values), f"{what} holds an entry twice: {list(values)}")
+        require(
+            len(self.category_ids) == len(self.class_names),
+            f"category_ids must have one entry per class: {len(self.class_names)} expected, got {len(self.category_ids)}",
+        )
+        strides = [2**level for level in PYRAMID_LEVELS]
+        require(
+            self.input.size_divisor % max(strides) == 0,
+            f"input.size_divisor must be a multiple of {max(strides)}, got {self.input.size_divisor}",
+        )
+        unknown = set(self.graphs) - set(GRAPHS)
+        require(not unknown, f"graphs: unknown {sorted(unknown)}; a {self.kind} has {', '.join(GRAPHS)}")
+        files = [graph.file for graph in self.graphs.values()]
+        require(len(set(files)) == len(files), f"graphs share a file: {files}")
