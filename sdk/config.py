@@ -153,8 +153,8 @@ def check_fraction(name: str, value: float) -> float:
 class ResizeRule(Config):
     """How a picture is scaled before the network.
 
-    `scale = min(short / min(h, w), long / max(h, w))`, with `factor` in place of the first quotient when `short` is not given; one scale for
-    both axes, each side rounded to the nearest pixel.
+    `scale = min(short / min(h, w), long / max(h, w))`, with `factor` in place of the first quotient when `short` is not given; one
+    scale for both axes, each side rounded to the nearest pixel.
     """
 
     short: int | None = None  # pixels the shorter side should get; wins over factor

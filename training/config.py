@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sdk.config import Config, ResizeRule, require
+
 
 @dataclass(frozen=True, kw_only=True)
-class RPNConfig:
+class RPNConfig(Config):
     """Region proposal network (METHODS section A)."""
 
     anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)  # one per level P2..P6, input pixels
@@ -20,15 +22,18 @@ class RPNConfig:
     post_nms_test: int = 1000  # per picture
     nms_threshold: float = 0.7
 
+    def __post_init__(self) -> None:
+        require(len(self.anchor_sizes) == 5, f"anchor_sizes needs one size per level P2..P6, got {self.anchor_sizes}")
+
 
 @dataclass(frozen=True, kw_only=True)
-class BoxConfig:
+class BoxConfig(Config):
     """Second stage."""
 
     pool_size: int = 7
     sampling_ratio: int = 2  # samples per bin and side; 0 = adaptive
     hidden: int = 1024
-    coder_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
+    coder_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     samples: int = 512  # RoIs per picture
     positive_fraction: float = 0.25
     foreground_iou: float = 0.5
@@ -38,7 +43,7 @@ class BoxConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadConfig:
+class HeadConfig(Config):
     """Mask head: its row in ``training.heads.HEADS`` and its size."""
 
     name: str = "fcn"
@@ -49,16 +54,7 @@ class HeadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResizeConfig:
-    """How a picture is scaled before the network: scale = min(short / shorter side, or factor; long / longer side)."""
-
-    short: int | None = 800  # pixels; None = use factor
-    long: int = 1333  # pixels
-    factor: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Config):
     """Everything that rebuilds the model."""
 
     class_names: tuple[str, ...] = ("object",)
@@ -67,22 +63,22 @@ class ModelConfig:
     width: int = 64  # channels of the stem
     norm: str = "frozen"
     fpn_channels: int = 256
-    mean: tuple[float, ...] = (123.675, 116.28, 103.53)  # RGB, 0..255
-    std: tuple[float, ...] = (58.395, 57.12, 57.375)
-    resize: ResizeConfig = field(default_factory=ResizeConfig)
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # RGB, 0..255
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    resize: ResizeRule = field(default_factory=lambda: ResizeRule(short=800, long=1333))
     rpn: RPNConfig = field(default_factory=RPNConfig)
     box: BoxConfig = field(default_factory=BoxConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
 
     def __post_init__(self) -> None:
-        if len(self.class_names) != len(self.category_ids) or not self.class_names:
-            raise ValueError(f"class_names ({len(self.class_names)}) and category_ids ({len(self.category_ids)}) must pair up")
-        if len(self.rpn.anchor_sizes) != 5:
-            raise ValueError(f"anchor_sizes needs one size per level P2..P6, got {self.rpn.anchor_sizes}")
+        require(
+            len(self.class_names) == len(self.category_ids) > 0,
+            f"class_names ({len(self.class_names)}) and category_ids ({len(self.category_ids)}) must pair up",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentConfig(Config):
     """What happens to a training picture."""
 
     crop: int = 256  # side of the square training crop, input pixels
@@ -98,7 +94,7 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Config):
     """One training run."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -117,6 +113,11 @@ class TrainConfig:
     log_every: int = 20
     threads: int = 0  # 0 = torch's choice
 
+    def __post_init__(self) -> None:
+        require(self.optimizer in ("sgd", "adamw"), f"optimizer must be 'sgd' or 'adamw', got {self.optimizer!r}")
+        require(self.schedule in ("step", "cosine"), f"schedule must be 'step' or 'cosine', got {self.schedule!r}")
+        require(min(self.iterations, self.batch, self.checkpoint_every, self.log_every) >= 1, "counts must be at least 1")
+
 
 NUCLEI = TrainConfig(
     model=ModelConfig(
@@ -125,7 +126,7 @@ NUCLEI = TrainConfig(
         width=32,
         norm="batch",
         fpn_channels=96,
-        resize=ResizeConfig(short=None, long=1344, factor=2.0),
+        resize=ResizeRule(short=None, long=1344, factor=2.0),
         rpn=RPNConfig(
             anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0), pre_nms_train=400, post_nms_train=400, samples=256
         ),

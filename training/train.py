@@ -96,7 +96,7 @@ class Trainer:
 
     def save(self) -> None:
         content = {
-            "config": dataclasses.asdict(self.config),
+            "config": self.config.to_dict(),
             "iteration": self.iteration,
             "model": self.model.state_dict(),
             "ema": self.ema,

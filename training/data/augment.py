@@ -8,16 +8,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.config import AugmentConfig, ModelConfig, ResizeConfig
+from training.config import AugmentConfig, ModelConfig
 from training.models.detector import Target
 
 Rng = np.random.Generator
-
-
-def resize_scale(rule: ResizeConfig, height: int, width: int) -> float:
-    """Scale factor of the resize rule for a picture of (height, width)."""
-    wanted = rule.factor if rule.short is None else rule.short / min(height, width)
-    return min(wanted, rule.long / max(height, width))
 
 
 def training_crop(
@@ -31,7 +25,7 @@ def training_crop(
         labels: (G,) int64.
     """
     height, width = image.shape[:2]
-    scale = resize_scale(model.resize, height, width) * float(np.exp(rng.uniform(*np.log(config.scale))))
+    scale = model.resize.scale_for(height, width) * float(np.exp(rng.uniform(*np.log(config.scale))))
     side = max(8, round(config.crop / scale))  # of the window, picture pixels
     y, x = _window(rng, masks, height, width, side)
     image, window = image[y : y + side, x : x + side], masks[:, y : y + side, x : x + side]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from training.heads.base import MaskHead, PoolSpec
+from training.heads.base import MaskHead
 from training.heads.fcn import FCNHead
 
 HEADS: dict[str, type[MaskHead]] = {"fcn": FCNHead}
 
-__all__ = ["HEADS", "MaskHead", "PoolSpec"]
+__all__ = ["HEADS", "MaskHead"]

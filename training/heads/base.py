@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
+from sdk.config import PoolSpec
 from training.config import HeadConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolSpec:
-    """One RoI input that a head wants pooled."""
-
-    feature: str = "pyramid"
-    level: int | None = None  # None = by box size, 0 = P2
-    size: int = 14  # bins per side
-    sampling_ratio: int = 2
 
 
 class MaskHead(nn.Module):

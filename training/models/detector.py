@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sdk.config import PoolSpec
 from training.config import ModelConfig
-from training.heads import HEADS, PoolSpec
+from training.heads import HEADS
 from training.models.box_head import BoxHead, SampledRois, box_losses, sample_rois, select_detections
 from training.models.fpn import FPN
 from training.models.ops import multilevel_roi_align

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdk.config import PoolSpec
 from training.config import HeadConfig
-from training.heads.base import MaskHead, PoolSpec
+from training.heads.base import MaskHead
 
 
 class ClassSlice(nn.Module):

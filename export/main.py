@@ -1,0 +1,68 @@
+"""``kerf export CHECKPOINT --out NAME.engine``: graphs, check against PyTorch, pack."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from export.pack import pack, provenance_of
+from export.verify import Agreement, compare
+from sdk.images import read_image
+from training.checkpoint import load_model
+from training.models.detector import Detector
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("kerf export", description="Make an engine from a checkpoint and check it against PyTorch.")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="the engine file to write, NAME.engine")
+    parser.add_argument("--name", help="name in the manifest; default: the file's name")
+    parser.add_argument("--check", type=Path, nargs="*", default=[], help="pictures to compare both on; default: noise of five sizes")
+    parser.add_argument("--data", type=json.loads, default=[], help='JSON list of {"name", "licence", "source"} for the manifest')
+    parser.add_argument("--metrics", type=json.loads, default={}, help="JSON object of measured metrics for the manifest")
+    return parser.parse_args(arguments)
+
+
+def check(model: Detector, engine: Path, pictures: list[Path]) -> Agreement:
+    """Compare engine and model on the given pictures, or on smooth noise of five sizes."""
+    if pictures:
+        return compare(model, engine, (_rgb(path) for path in pictures))
+    rng = np.random.default_rng(0)
+    sizes = ((64, 64), (97, 211), (256, 320), (33, 480), (360, 240))
+    return compare(model, engine, (rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes))
+
+
+def _rgb(path: Path) -> np.ndarray:
+    image = read_image(path)
+    if image.order == "grey":
+        return np.repeat(image.pixels.reshape(*image.pixels.shape[:2], 1), 3, 2)
+    return image.pixels if image.order == "rgb" else image.pixels[:, :, ::-1]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; exit code 1 when the engine differs from the model (it is not left behind then)."""
+    options = parse(arguments)
+    model, config = load_model(options.checkpoint)
+    name = options.name or options.out.stem
+    provenance = provenance_of(options.checkpoint, config, options.data, options.metrics)
+    unchecked = options.out.with_name(f"{options.out.stem}.unchecked.engine")
+    try:
+        pack(model, unchecked, name, provenance)
+        agreement = check(model, unchecked, options.check)
+        print(json.dumps(agreement.to_dict()))
+        if not agreement.ok:
+            print(f"{options.out}: differs from PyTorch by more than {agreement.to_dict()['tolerance']}; not written", file=sys.stderr)
+            return 1
+        pack(model, options.out, name, provenance, agreement.to_dict())
+    finally:
+        unchecked.unlink(missing_ok=True)
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, verified on {agreement.pictures} pictures")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
