@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import math
 import re
 import types
@@ -76,8 +75,7 @@ class Config:
         return dataclasses.replace(self, **changes)
 
 
-@functools.cache
-def _hints(cls: type[Config]) -> dict[str, Any]:
+def _hints(cls: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 

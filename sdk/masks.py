@@ -1,0 +1,129 @@
+"""Where the masks of `Instances` come from: three small sources with one interface.
+
+Masks stay in the form they arrived in until somebody asks for another: crop-local logits from a mask head, crops, or run lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdk import ops
+from sdk.ops import MaskCrops
+
+Shape = tuple[int, int]  # height and width of the picture, pixels
+
+
+class MaskSource(Protocol):
+    """N masks in some form."""
+
+    def __len__(self) -> int: ...
+
+    def crops(self, shape: Shape) -> MaskCrops:
+        """The masks as crops of the picture."""
+
+    def rle(self, shape: Shape) -> list[bytes]:
+        """The masks as compressed COCO run lengths."""
+
+    def take(self, index: NDArray[np.intp]) -> MaskSource:
+        """The masks at these positions, in this order."""
+
+
+@dataclass(frozen=True)
+class LogitMasks:
+    """What a mask head gives.
+
+    Attributes:
+        logits: (N, Hm, Wm) float32, each grid covers its box.
+        boxes: (N, 4) float32, xyxy, pixels of the picture.
+        threshold: probability from which a pixel is foreground.
+    """
+
+    logits: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    threshold: float
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def crops(self, shape: Shape) -> MaskCrops:
+        """See `MaskSource.crops`."""
+        return ops.paste_masks(self.logits, self.boxes, shape, threshold=self.threshold)
+
+    def rle(self, shape: Shape) -> list[bytes]:
+        """See `MaskSource.rle`."""
+        return ops.paste_rle(self.logits, self.boxes, shape, threshold=self.threshold)
+
+    def take(self, index: NDArray[np.intp]) -> LogitMasks:
+        """See `MaskSource.take`."""
+        return LogitMasks(self.logits[index], self.boxes[index], self.threshold)
+
+
+@dataclass(frozen=True)
+class CropMasks:
+    """Crops of the picture."""
+
+    source: MaskCrops
+
+    def __len__(self) -> int:
+        return len(self.source.boxes)
+
+    def crops(self, shape: Shape) -> MaskCrops:
+        """See `MaskSource.crops`."""
+        return self.source
+
+    def rle(self, shape: Shape) -> list[bytes]:
+        """See `MaskSource.rle`."""
+        return ops.rle_encode(self.source, shape)
+
+    def take(self, index: NDArray[np.intp]) -> CropMasks:
+        """See `MaskSource.take`."""
+        boxes, offsets, data = self.source.boxes, self.source.offsets, self.source.data
+        parts = [data[offsets[i] : offsets[i + 1]] for i in index]
+        return CropMasks(_pack(boxes[index], parts))
+
+
+@dataclass(frozen=True)
+class RleMasks:
+    """Compressed COCO run lengths, one string per instance."""
+
+    counts: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def crops(self, shape: Shape) -> MaskCrops:
+        """See `MaskSource.crops`."""
+        return ops.rle_decode(list(self.counts), shape)
+
+    def rle(self, shape: Shape) -> list[bytes]:
+        """See `MaskSource.rle`."""
+        return list(self.counts)
+
+    def take(self, index: NDArray[np.intp]) -> RleMasks:
+        """See `MaskSource.take`."""
+        return RleMasks([self.counts[i] for i in index])
+
+
+def concatenate(sources: Sequence[MaskSource], shape: Shape) -> MaskSource:
+    """Joins sources of one picture; logits stay logits when all of them share grid and threshold, anything else becomes crops."""
+    logits = [source for source in sources if isinstance(source, LogitMasks)]
+    if len(logits) == len(sources) and len({(source.logits.shape[1:], source.threshold) for source in logits}) == 1:
+        return LogitMasks(
+            np.concatenate([source.logits for source in logits]),
+            np.concatenate([source.boxes for source in logits]),
+            logits[0].threshold,
+        )
+    crops = [source.crops(shape) for source in sources]
+    return CropMasks(_pack(np.concatenate([crop.boxes for crop in crops]), [crop.data for crop in crops]))
+
+
+def _pack(boxes: NDArray[np.int32], parts: Sequence[NDArray[np.uint8]]) -> MaskCrops:
+    areas = (boxes[:, 2] - boxes[:, 0]).astype(np.int64) * (boxes[:, 3] - boxes[:, 1])
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(areas)])
+    data = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+    return MaskCrops(boxes, offsets, data)
