@@ -1,0 +1,97 @@
+#include "roi_align.h"
+
+#include <pybind11/stl.h>
+
+#include <limits>
+
+#include "arrays.h"
+
+namespace kerf::bindings {
+namespace {
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+// The core's pyramid and the arrays that it reads.
+class PyramidHandle {
+public:
+    explicit PyramidHandle(std::vector<double> strides) : pyramid_(check_strides(std::move(strides))) {}
+
+    void set(const py::list& features) {
+        require(static_cast<int64_t>(features.size()) == pyramid_.num_levels(),
+                "features: expected one array per stride (" + std::to_string(pyramid_.num_levels()) + "), got " +
+                    std::to_string(features.size()));
+        std::vector<FloatArray> arrays;
+        std::vector<FeatureMap> maps;
+        for (size_t l = 0; l < features.size(); ++l) {
+            arrays.push_back(feature_array(features[l], "features[" + std::to_string(l) + "]", maps));
+            const FloatArray& a = arrays.back();
+            maps.push_back({a.data(), a.shape(0), a.shape(1), a.shape(2), a.shape(3)});
+        }
+        {
+            const py::gil_scoped_release release;
+            pyramid_.set(maps);
+        }
+        // Only now may the old arrays go: another thread could have been reading them until set() returned.
+        arrays_.swap(arrays);
+    }
+
+    py::array_t<float> roi_align(const py::object& boxes_in, const py::object& batch_in, int64_t output_size, int64_t sampling_ratio,
+                                 const py::object& level_in, const py::object& out) {
+        const auto boxes = input<float>(boxes_in, "boxes", {"N", 4});
+        const int64_t count = boxes.shape(0), channels = arrays_.front().shape(1);
+        const auto batch = input<int32_t>(batch_in, "batch", {Dim("N", count)});
+        check_range(static_cast<double>(output_size), "output_size", 1, 256);
+        check_range(static_cast<double>(sampling_ratio), "sampling_ratio", 0, 64);
+        const int64_t level = level_in.is_none() ? -1 : level_in.cast<int64_t>();
+        if (!level_in.is_none()) check_range(static_cast<double>(level), "level", 0, static_cast<double>(pyramid_.num_levels() - 1));
+        py::array_t<float> result =
+            out.is_none() ? empty<float>({count, channels, output_size, output_size})
+                          : py::array_t<float>(output<float>(out, "out", {Dim("N", count), Dim("C", channels), output_size, output_size}));
+        float* to = result.mutable_data();
+        {
+            const py::gil_scoped_release release;
+            pyramid_.roi_align({as_boxes(boxes), batch.data(), count}, {output_size, sampling_ratio, level}, channels, to);
+        }
+        return result;
+    }
+
+private:
+    static std::vector<double> check_strides(std::vector<double> strides) {
+        require(!strides.empty() && strides.size() <= 16, "strides: expected 1 to 16 levels, got " + std::to_string(strides.size()));
+        for (const double stride : strides)
+            check_range(stride, "strides", std::numeric_limits<float>::min(), std::numeric_limits<float>::max());
+        return strides;
+    }
+
+    // All levels have the batch and the channels of the first.
+    static FloatArray feature_array(const py::handle& feature, const std::string& name, const std::vector<FeatureMap>& before) {
+        if (before.empty()) {
+            auto array = input<float>(feature, name, {"B", "C", "H", "W"});
+            require(array.size() > 0, name + ": expected B, C, H and W of at least 1, got " + describe(array));
+            return array;
+        }
+        auto array = input<float>(feature, name, {Dim("B", before.front().batch), Dim("C", before.front().channels), "H", "W"});
+        require(array.size() > 0, name + ": expected B, C, H and W of at least 1, got " + describe(array));
+        return array;
+    }
+
+    Pyramid pyramid_;
+    std::vector<FloatArray> arrays_;
+};
+
+}  // namespace
+
+void bind_roi_align(py::module_& module) {
+    py::class_<PyramidHandle>(module, "Pyramid")
+        .def(py::init([](const py::list& features, std::vector<double> strides) {
+                 auto handle = std::make_unique<PyramidHandle>(std::move(strides));
+                 handle->set(features);
+                 return handle;
+             }),
+             py::arg("features"), py::arg("strides"))
+        .def("set", &PyramidHandle::set, py::arg("features"))
+        .def("roi_align", &PyramidHandle::roi_align, py::arg("boxes"), py::arg("batch"), py::arg("output_size"), py::arg("sampling_ratio"),
+             py::arg("level"), py::arg("out"));
+}
+
+}  // namespace kerf::bindings
