@@ -295,7 +295,7 @@ class MaskSpec(Config):
         require(min(self.size) >= 1, f"size must be at least 1 x 1, got {list(self.size)}")
         require(self.activation == "sigmoid", f"activation must be 'sigmoid', got {self.activation!r}")
         require(self.frame == "box", f"frame must be 'box', got {self.frame!r}")
-        check_fraction("threshold", self.threshold)
+        require(check_fraction("threshold", self.threshold) > 0, "threshold must be greater than 0")
 
 
 @dataclass(frozen=True, kw_only=True)

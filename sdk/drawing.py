@@ -94,7 +94,7 @@ def _fill(canvas: NDArray[np.uint8], instances: Instances, index: int, color: ND
     x1, y1, x2, y2 = crops.boxes[index].tolist()
     if x2 <= x1 or y2 <= y1:
         return
-    mask = crops.data[crops.offsets[index] : crops.offsets[index + 1]].reshape(y2 - y1, x2 - x1).astype(np.bool_)
+    mask = crops.crop(index).astype(np.bool_)
     region = canvas[y1:y2, x1:x2]
     region[mask] = (region[mask] * np.float32(1 - FILL) + color * np.float32(FILL) + np.float32(0.5)).astype(np.uint8)
 
@@ -163,7 +163,7 @@ def _place(
         return None
     left = int(np.clip(x1, 0, max(0, shape[1] - width)))
     for top in (y1 - height, y1, y2):
-        top = int(round(top))
+        top = round(top)
         plate = (left, top, left + width, top + height)
         if top >= 0 and top + height <= shape[0] and not any(_overlap(plate, other) for other in taken):
             return plate

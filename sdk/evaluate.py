@@ -95,6 +95,9 @@ def _load_truth(annotations: PathLike | Mapping[str, Any]) -> dict[str, Any]:
     for position, image in enumerate(values["images"]):
         if not all(type(image.get(key)) is int for key in ("id", "height", "width")):
             raise InputError(f"{where}: images[{position}] needs integers 'id', 'height' and 'width'")
+    for position, annotation in enumerate(values["annotations"]):
+        if missing := [key for key in ("image_id", "category_id", "area", "bbox", "segmentation") if key not in annotation]:
+            raise InputError(f"{where}: annotations[{position}] lacks {', '.join(missing)}")
     return dict(values)
 
 
@@ -125,7 +128,9 @@ def _evaluate(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]], ki
     coco_class, eval_class, mask_area = _pycocotools()
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports progress on standard output
         gt, dt = coco_class(), coco_class()
-        gt.dataset = {**truth, "annotations": [dict(annotation) for annotation in truth["annotations"]]}
+        # Copies, because pycocotools writes into them; new ids, because it takes an object of id 0 for "no match".
+        objects = [{"iscrowd": 0, **annotation, "id": i + 1} for i, annotation in enumerate(truth["annotations"])]
+        gt.dataset = {**truth, "annotations": objects}
         gt.createIndex()
         dt.dataset = {
             "images": truth["images"],

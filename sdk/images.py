@@ -29,8 +29,6 @@ from sdk.errors import ImageError, InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-    ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any]
-
 MAX_PIXELS = 100_000_000  # default limit: 10,000 x 10,000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm")
 
@@ -64,13 +62,17 @@ class Picture:
         return np.array(self.pixels if self.order == "bgr" else self.pixels[:, :, ::-1], order="C")
 
 
+if TYPE_CHECKING:
+    ImageSource = Picture | str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any]
+
+
 def read_image(source: ImageSource, *, color: str = "bgr", max_pixels: int | None = MAX_PIXELS, alpha: str = "error") -> Picture:
     """Reads a picture.
 
     Args:
         source: a path; the bytes of a picture file; a PIL image (used as it stands, at its current frame); or a NumPy array (H, W, 3),
             (H, W, 1) or (H, W): uint8, or floating point with all values from 0 to 1, which are scaled to 0..255. JPEG, PNG,
-            TIFF, BMP, WebP, GIF and PPM files can be read; a file's EXIF orientation is applied.
+            TIFF, BMP, WebP, GIF and PPM files can be read; a file's EXIF orientation is applied. A `Picture` is returned as it is.
         color: channel order of NumPy arrays, "bgr" (as from OpenCV) or "rgb"; files and PIL images know theirs.
         max_pixels: most pixels (height times width) a picture may have, checked before it is decoded; None for no limit.
         alpha: "error" refuses a picture with transparency, "drop" uses its colours and ignores the transparency.
@@ -86,6 +88,8 @@ def read_image(source: ImageSource, *, color: str = "bgr", max_pixels: int | Non
     (4, 6)
     """
     check_options(color, max_pixels, alpha)
+    if isinstance(source, Picture):
+        return source
     if isinstance(source, np.ndarray):
         return Picture(*_from_array(source, color, max_pixels, alpha))
     if isinstance(source, (bytes, bytearray, memoryview)):

@@ -310,15 +310,16 @@ class Instances:
         Raises:
             InputError: no picture, or one of another size.
         """
-        from sdk import drawing, images
+        from sdk.drawing import draw_instances
+        from sdk.images import read_image
 
         source = self.path if image is None else image
         if source is None:
             raise InputError("these instances do not come from a file; give the picture: plot(image)")
-        picture = images.read_image(source, color=color, max_pixels=None, alpha="drop")
+        picture = read_image(source, color=color, max_pixels=None, alpha="drop")
         if picture.shape != self.shape:
             raise InputError(f"the instances are of a picture of {self.shape} pixels (h, w), got one of {picture.shape}")
-        return drawing.draw_instances(picture.bgr(), self, labels=labels)
+        return draw_instances(picture.bgr(), self, labels=labels)
 
     def save(self, path: str, image: ImageSource | None = None, *, color: str = "bgr", labels: bool | None = None) -> None:
         """Writes what `plot` draws to a picture file, whole or not at all.
@@ -332,9 +333,9 @@ class Instances:
         Raises:
             InputError: as for `plot`, or an ending of no picture format.
         """
-        from sdk import drawing
+        from sdk.drawing import write_picture
 
-        drawing.write_picture(path, self.plot(image, color=color, labels=labels))
+        write_picture(path, self.plot(image, color=color, labels=labels))
 
 
 def _array(values: ArrayLike, dtype: Any, name: str, tail: tuple[int, ...] = ()) -> NDArray[Any]:

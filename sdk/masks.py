@@ -70,7 +70,7 @@ class CropMasks:
     source: MaskCrops
 
     def __len__(self) -> int:
-        return len(self.source.boxes)
+        return len(self.source)
 
     def crops(self, shape: Shape) -> MaskCrops:
         """See `MaskSource.crops`."""
@@ -82,9 +82,7 @@ class CropMasks:
 
     def take(self, index: NDArray[np.intp]) -> CropMasks:
         """See `MaskSource.take`."""
-        boxes, offsets, data = self.source.boxes, self.source.offsets, self.source.data
-        parts = [data[offsets[i] : offsets[i + 1]] for i in index]
-        return CropMasks(_pack(boxes[index], parts))
+        return CropMasks(self.source[index])
 
 
 @dataclass(frozen=True)
@@ -118,12 +116,4 @@ def concatenate(sources: Sequence[MaskSource], shape: Shape) -> MaskSource:
             np.concatenate([source.boxes for source in logits]),
             logits[0].threshold,
         )
-    crops = [source.crops(shape) for source in sources]
-    return CropMasks(_pack(np.concatenate([crop.boxes for crop in crops]), [crop.data for crop in crops]))
-
-
-def _pack(boxes: NDArray[np.int32], parts: Sequence[NDArray[np.uint8]]) -> MaskCrops:
-    areas = (boxes[:, 2] - boxes[:, 0]).astype(np.int64) * (boxes[:, 3] - boxes[:, 1])
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(areas)])
-    data = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
-    return MaskCrops(boxes, offsets, data)
+    return CropMasks(MaskCrops.concatenate([source.crops(shape) for source in sources]))

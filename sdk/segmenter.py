@@ -62,6 +62,8 @@ class Thresholds:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0.0 <= value <= 1.0:
                 raise InputError(f"{name} must be a number from 0 to 1, got {value!r}")
+        if self.mask_threshold == 0:
+            raise InputError("mask_threshold must be greater than 0")
         if isinstance(self.max_det, bool) or not isinstance(self.max_det, (int, np.integer)) or self.max_det < 1:
             raise InputError(f"max_det must be a positive number of instances, got {self.max_det!r}")
 
@@ -135,8 +137,6 @@ class Segmenter:
         ).override(conf=conf, iou=iou, max_det=max_det, mask_threshold=mask_threshold)
         self._reading = {"color": color, "max_pixels": max_pixels, "alpha": alpha}
         self._anchors = [np.asarray(level, np.float32) for level in self.manifest.proposals.anchors]
-        self._mean = np.asarray(self.manifest.input.mean, np.float32)
-        self._std = np.asarray(self.manifest.input.std, np.float32)
         self._trunk_outputs = [tensor.name for tensor in graph_contracts(self.manifest)["trunk"].outputs]
         self._backend = open_backend(opened, device, threads)
         self._workspaces = WorkspacePool()
@@ -245,8 +245,8 @@ class Segmenter:
             picture.pixels,
             size,
             padded,
-            self._mean,
-            self._std,
+            spec.mean,
+            spec.std,
             swap_channels=picture.order not in ("grey", spec.color),
             antialias=spec.resize.antialias,
             out=work.array("image", (3, *padded)),
@@ -375,7 +375,8 @@ def _to_picture(boxes: NDArray[np.float32], size: tuple[int, int], shape: tuple[
     """Scales boxes from a picture resized to `size` back to one of `shape`, and clips them to it."""
     scale = np.array([shape[1] / size[1], shape[0] / size[0]] * 2, np.float32)
     limit = np.array([shape[1], shape[0]] * 2, np.float32)
-    return np.clip(boxes * scale, np.float32(0), limit)
+    scaled: NDArray[np.float32] = np.clip(boxes * scale, np.float32(0), limit)
+    return scaled
 
 
 def _labels(classes: Classes, names: Sequence[str]) -> NDArray[np.int64]:

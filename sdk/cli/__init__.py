@@ -1,0 +1,1 @@
+"""The command `kerf`: one file a verb, put together in `sdk.cli.main`."""

@@ -1,0 +1,63 @@
+"""Puts the verbs of `kerf` together and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from sdk.cli import checks, evaluate, forward, info, predict
+from sdk.errors import KerfError
+from sdk.version import __version__
+
+EXIT_CODES = (
+    "exit codes: 0 done; 1 done, but some pictures failed or a check did; 2 bad usage, input or engine, nothing done; 130 interrupted"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given and given[0] in forward.TARGETS:  # these have parsers of their own
+            return forward.run(given[0], given[1:])
+        options = _parser().parse_args(given)
+        code: int = options.run(options)
+        sys.stdout.flush()  # a closed pipe shows here, not at exit
+        return code
+    except KerfError as error:
+        print(f"kerf: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+        return 2
+    except OSError as error:
+        print(f"kerf: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kerf: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("kerf", description="Instance segmentation: object masks that follow the edge.", epilog=EXIT_CODES)
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    predict.add(verbs)
+    evaluate.add(verbs)
+    info.add(verbs)
+    checks.add(verbs)
+    forward.add(verbs)
+    version = verbs.add_parser("version", help="print the version")
+    version.set_defaults(run=_version)
+    return parser
+
+
+def _version(options: argparse.Namespace) -> int:
+    print(__version__)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
