@@ -1,0 +1,45 @@
+# Two commands: `make demo` segments a real micrograph, `make test` checks everything. Both set up what they need in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# What the installed package is made of: a change here installs again.
+SOURCES := setup.py pyproject.toml constraints.txt $(shell find sdk -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.engine')
+NATIVE := setup.py pyproject.toml constraints.txt $(shell find sdk/csrc -type f)
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python examples/demo.py --out out
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/test.stamp
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/ops_roi_align.py
+	$(BIN)/python benchmarks/ops_paste_rle.py
+	$(BIN)/python benchmarks/predict.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: $(SOURCES) | $(BIN)/python
+	$(PIP) ".[demo]"
+	touch $@
+
+# Editable, so that the tests run on the working tree; setuptools and pybind11 come first because nothing is isolated here.
+$(VENV)/test.stamp: $(NATIVE) | $(BIN)/python
+	$(PIP) setuptools pybind11
+	$(PIP) --no-build-isolation -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build out *.egg-info sdk/*.so
