@@ -293,6 +293,8 @@ def _from_pil(image: Any, what: str, max_pixels: int | None, alpha: str, *, from
     try:
         if from_file:
             _check_frames(image, what)
+            if image.format == "PNG":
+                _check_png_sums(image.fp, what)
         image.load()
         _check_alpha(image, what, alpha)  # a PNG may state its transparency after the pixels
         if from_file:
@@ -304,6 +306,23 @@ def _from_pil(image: Any, what: str, max_pixels: int | None, alpha: str, *, from
     except (*_DECODE_ERRORS, Image.DecompressionBombError) as error:
         raise _undecodable(what, error) from error
     return pixels, "grey" if grey else "rgb"
+
+
+def _check_png_sums(stream: Any, what: str) -> None:
+    """Checks the checksums of a PNG's pixel data: Pillow skips them, and decodes damaged data to wrong pixels."""
+    position = stream.tell()
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        if name != b"IDAT":
+            stream.seek(length + 4, io.SEEK_CUR)
+            continue
+        data, stored = stream.read(length), stream.read(4)
+        if len(stored) < 4:
+            raise _undecodable(what, EOFError("truncated inside its pixel data"))
+        if zlib.crc32(data, zlib.crc32(name)) != int.from_bytes(stored, "big"):
+            raise _undecodable(what, ValueError("a checksum of its pixel data is wrong"))
+    stream.seek(position)
 
 
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr")
@@ -330,10 +349,10 @@ def _stored_bits(image: Any) -> int:
     """Bits a channel in the file: Pillow quietly drops the lower half of 16-bit colours, and makes 32 of 16-bit greys."""
     kind = getattr(image, "format", None)
     arguments = [tile[3] for tile in getattr(image, "tile", None) or ()]
-    if kind == "PNG":
-        return 16 if any(";16" in str(argument) for argument in arguments) else 8
-    if kind == "PPM":
-        return 16 if any(isinstance(a, tuple) and isinstance(a[1], int) and a[1] > 255 for a in arguments) else 8
+    if kind in ("PNG", "PPM") and any(isinstance(argument, str) and ";16" in argument for argument in arguments):
+        return 16
+    if kind == "PPM":  # (raw mode, greatest value)
+        return 16 if any(isinstance(argument, tuple) and argument[1] > 255 for argument in arguments) else 8
     if kind == "TIFF" and hasattr(image, "tag_v2"):
         bits = image.tag_v2.get(258, (1,))  # BitsPerSample
         return 16 if max(bits if isinstance(bits, tuple) else (bits,)) in range(9, 17) else 8
@@ -357,6 +376,8 @@ def _check_alpha(image: Any, what: str, alpha: str) -> None:
 
 def _undecodable(what: str, error: BaseException) -> ImageError:
     text = str(error)
-    truncated = any(word in text.lower() for word in ("truncated", "reached eof", "end of file", "not enough image data"))
+    truncated = any(
+        word in text.lower() for word in ("truncated", "reached eof", "end of file", "not enough image data", "requires a buffer")
+    )
     code = "truncated" if truncated else "corrupt"
     return ImageError(f"{what}: {code}, it cannot be decoded ({text or type(error).__name__}); copy or save it again", code=code)

@@ -43,7 +43,7 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--mask-threshold", type=float, metavar="X", help="probability from which a pixel is foreground (default: the engine's)"
     )
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="keep these classes only; names or label numbers")
+    parser.add_argument("--classes", metavar="NAME,...", help="keep these classes only; names or label numbers")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: %(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the network (default: every core)")
     parser.add_argument(
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         max_det=options.max_det,
         mask_threshold=options.mask_threshold,
     )
-    classes = None if options.classes is None else [int(one) if one.isdecimal() else one for one in options.classes]
+    classes = None if options.classes is None else [int(one) if one.isdecimal() else one for one in options.classes.split(",")]
     report, progress = _Report(), Progress(len(pictures), enabled=not options.json)
     try:
         for number, path in enumerate(pictures):

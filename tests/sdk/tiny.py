@@ -29,7 +29,7 @@ def manifest(**changes: Any) -> Manifest:
         category_ids=(3, 7),
         input=InputSpec(mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0), resize=ResizeRule(factor=1.0, long=512)),
         proposals=ProposalSpec(strides=(4, 8, 16, 32, 64), anchors=anchors, pre_nms=200, post_nms=100),
-        box=BoxSpec(pool=PoolSpec(size=7), score_threshold=0.9, nms_threshold=0.3, max_detections=20),
+        box=BoxSpec(pool=PoolSpec(size=7), score_threshold=0.9, nms_threshold=0.2, max_detections=20),
         mask=MaskSpec(pools=(PoolSpec(size=14),), size=(28, 28)),
         provenance={"created": "2026-11-21T10:00:00Z", "data": [{"name": "none", "licence": "CC0-1.0", "source": "made up"}]},
     ).replace(**changes)
