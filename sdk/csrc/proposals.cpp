@@ -49,12 +49,13 @@ std::vector<uint64_t> best_candidates(const ProposalLevel& level, int64_t pre_nm
     return keys;
 }
 
-Box decode_candidate(const ProposalLevel& level, int64_t a, int64_t cell) {
+std::optional<Box> decode_candidate(const ProposalLevel& level, int64_t a, int64_t cell, const ProposalRule& rule) {
     const int64_t cells = level.height * level.width;
     const float x = static_cast<float>(cell % level.width) * level.stride, y = static_cast<float>(cell / level.width) * level.stride;
     const Box& base = level.anchors[a];
     const float* d = level.deltas + 4 * a * cells + cell;
-    return BoxCoder{}.decode({base.x1 + x, base.y1 + y, base.x2 + x, base.y2 + y}, d[0], d[cells], d[2 * cells], d[3 * cells]);
+    const Box anchor{base.x1 + x, base.y1 + y, base.x2 + x, base.y2 + y};
+    return BoxCoder{}.decode(anchor, {d[0], d[cells], d[2 * cells], d[3 * cells]}, rule.height, rule.width);
 }
 
 std::vector<Proposal> level_proposals(const ProposalLevel& level, uint32_t level_index, const ProposalRule& rule) {
@@ -65,11 +66,9 @@ std::vector<Proposal> level_proposals(const ProposalLevel& level, uint32_t level
         if (static_cast<int64_t>(found.size()) == rule.post_nms) break;  // more of one level can never be wanted
         const uint32_t index = rank_index(key);
         const int64_t a = index % level.num_anchors, cell = index / level.num_anchors;
-        const Box decoded = decode_candidate(level, a, cell);
-        if (!is_finite(decoded)) continue;
-        const Box box = clip(decoded, rule.height, rule.width);
-        if (box.x2 - box.x1 <= rule.min_size || box.y2 - box.y1 <= rule.min_size) continue;
-        if (kept.offer(box)) found.push_back({box, level.objectness[a * cells + cell], level_index, index});
+        const std::optional<Box> box = decode_candidate(level, a, cell, rule);
+        if (!box || box->x2 - box->x1 <= rule.min_size || box->y2 - box->y1 <= rule.min_size) continue;
+        if (kept.offer(*box)) found.push_back({*box, level.objectness[a * cells + cell], level_index, index});
     }
     return found;
 }

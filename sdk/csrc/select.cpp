@@ -41,10 +41,9 @@ void gather_candidates(const BoxHeadOutput& head, const SelectRule& rule, int64_
         for (int64_t k = 0; k < head.classes; ++k) {
             if (!(scores[k] > rule.score_threshold)) continue;
             const float* d = head.box_deltas + 4 * (n * head.classes + k);
-            const Box decoded = rule.coder.decode(head.proposals[n], d[0], d[1], d[2], d[3]);
-            if (!is_finite(decoded)) continue;
-            const Box box = clip(decoded, rule.height, rule.width);
-            if (box.x2 > box.x1 && box.y2 > box.y1) found.push_back({box, scores[k], static_cast<uint32_t>(n), static_cast<uint32_t>(k)});
+            const auto box = rule.coder.decode(head.proposals[n], {d[0], d[1], d[2], d[3]}, rule.height, rule.width);
+            if (box && box->x2 > box->x1 && box->y2 > box->y1)
+                found.push_back({*box, scores[k], static_cast<uint32_t>(n), static_cast<uint32_t>(k)});
         }
     }
 }
