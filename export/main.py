@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from export.pack import pack, provenance_of
+from export.graphs import export_graphs
+from export.pack import manifest_of, provenance_of
 from export.verify import Agreement, compare
+from sdk.engine import Engine
 from sdk.images import read_image
 from training.checkpoint import load_model
 from training.models.detector import Detector
@@ -36,7 +39,7 @@ def check(model: Detector, engine: Path, pictures: list[Path]) -> Agreement:
     return compare(model, engine, (rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes))
 
 
-def _rgb(path: Path) -> np.ndarray:
+def _rgb(path: Path) -> NDArray[np.uint8]:
     image = read_image(path)
     if image.order == "grey":
         return np.repeat(image.pixels.reshape(*image.pixels.shape[:2], 1), 3, 2)
@@ -48,16 +51,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     model, config = load_model(options.checkpoint)
     name = options.name or options.out.stem
-    provenance = provenance_of(options.checkpoint, config, options.data, options.metrics)
+    manifest = manifest_of(model, name, provenance_of(options.checkpoint, config, options.data, options.metrics))
+    graphs = export_graphs(model)
     unchecked = options.out.with_name(f"{options.out.stem}.unchecked.engine")
     try:
-        pack(model, unchecked, name, provenance)
+        Engine.write(unchecked, manifest, graphs)
         agreement = check(model, unchecked, options.check)
         print(json.dumps(agreement.to_dict()))
         if not agreement.ok:
             print(f"{options.out}: differs from PyTorch by more than {agreement.to_dict()['tolerance']}; not written", file=sys.stderr)
             return 1
-        pack(model, options.out, name, provenance, agreement.to_dict())
+        Engine.write(options.out, manifest.replace(verified=agreement.to_dict()), graphs)
     finally:
         unchecked.unlink(missing_ok=True)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, verified on {agreement.pictures} pictures")

@@ -16,6 +16,10 @@ from training.models.detector import Detector
 from training.models.rpn import STRIDES, base_anchors
 
 
+# Score from which an engine reports an instance unless it is told otherwise: what people expect to see. Evaluation passes a lower one.
+DEFAULT_CONF = 0.25
+
+
 def manifest_of(model: Detector, name: str, provenance: dict[str, Any]) -> Manifest:
     """Everything the runtime needs to know about ``model``, graphs still without their checksums."""
     config: ModelConfig = model.config
@@ -39,7 +43,7 @@ def manifest_of(model: Detector, name: str, provenance: dict[str, Any]) -> Manif
         box=BoxSpec(
             pool=PoolSpec(size=config.box.pool_size, sampling_ratio=config.box.sampling_ratio),
             coder_weights=config.box.coder_weights,
-            score_threshold=config.box.score_threshold,
+            score_threshold=DEFAULT_CONF,
             nms_threshold=config.box.nms_threshold,
             max_detections=config.box.max_detections,
         ),
@@ -67,8 +71,8 @@ def provenance_of(checkpoint: Path, config: TrainConfig, data: list[dict[str, st
     }
 
 
-def pack(model: Detector, out: Path, name: str, provenance: dict[str, Any], verified: dict[str, Any] | None = None) -> Manifest:
-    """Export ``model`` and write the engine ``out``; returns its manifest."""
-    manifest = manifest_of(model, name, provenance).replace(verified=verified)
+def pack(model: Detector, out: Path, name: str, provenance: dict[str, Any]) -> Manifest:
+    """Export ``model`` and write the engine ``out``, not yet verified; returns its manifest."""
+    manifest = manifest_of(model, name, provenance)
     Engine.write(out, manifest, export_graphs(model))
     return manifest

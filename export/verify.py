@@ -44,7 +44,7 @@ def predict_torch(model: Detector, image: NDArray[np.uint8]) -> Detections:
     height, width = image.shape[:2]
     config = model.config
     size = config.resize.size_for(height, width)
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
     pixels = F.interpolate(pixels, size, mode="bilinear", antialias=config.resize.antialias)
     mean, std = (torch.tensor(v)[:, None, None] for v in (config.mean, config.std))
     padded = F.pad((pixels - mean) / std, (0, -size[1] % 32, 0, -size[0] % 32))
@@ -56,7 +56,7 @@ def predict_torch(model: Detector, image: NDArray[np.uint8]) -> Detections:
 
 def compare(model: Detector, engine: str | Path, images: Iterable[NDArray[np.uint8]]) -> Agreement:
     """Run both over RGB pictures (H, W, 3) uint8. Each instance is compared with the other side's of the same label and highest IoU."""
-    segmenter = Segmenter(engine, device="cpu", color="rgb")
+    segmenter = Segmenter(engine, device="cpu", color="rgb", conf=model.config.box.score_threshold)
     model = model.eval()
     pictures = instances = unmatched = 0
     worst = np.zeros(3)
