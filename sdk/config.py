@@ -75,8 +75,13 @@ class Config:
         return dataclasses.replace(self, **changes)
 
 
+_HINTS: dict[type[Any], dict[str, Any]] = {}  # annotations are strings, which typing compiles; once per class is enough
+
+
 def _hints(cls: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
 
 
 def _suggest(key: str, known: Mapping[str, object]) -> str:

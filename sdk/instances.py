@@ -77,7 +77,8 @@ class Instances:
         self.category_ids = None if category_ids is None else tuple(category_ids)
         self.speed = dict(speed or {})
         self.path = path
-        self._source = _mask_source(masks, self.shape)
+        # Nothing has masks: zero of them.
+        self._source = CropMasks(MaskCrops.empty()) if masks is None and len(self.boxes) == 0 else _mask_source(masks, self.shape)
         self._crops: MaskCrops | None = None
         self._dense: NDArray[np.bool_] | None = None
         for name, field in (("scores", self.scores), ("labels", self.labels), ("masks", self._source)):
@@ -270,9 +271,10 @@ class Instances:
         for part in parts:
             if (part.shape, part.names, part.category_ids) != (first.shape, first.names, first.category_ids):
                 raise InputError(f"parts differ in picture size or classes: {part!r} and {first!r}")
-            if part.has_masks != first.has_masks:
-                raise InputError("some parts have masks and some have none")
-        sources = [part._source for part in parts if part._source is not None]
+        filled = [part for part in parts if len(part)]
+        sources = [part._source for part in filled if part._source is not None]
+        if sources and len(sources) != len(filled):
+            raise InputError("some parts have masks and some have none")
         return cls(
             np.concatenate([part.boxes for part in parts]),
             np.concatenate([part.scores for part in parts]),
