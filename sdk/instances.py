@@ -37,7 +37,7 @@ class Instances:
 
     >>> found = Instances([[0, 0, 4, 2], [1, 1, 3, 3]], [0.9, 0.4], [0, 1], shape=(5, 6), names=("cat", "dog"))
     >>> len(found), found[found.scores > 0.5].boxes.tolist()
-    (1, [[0.0, 0.0, 4.0, 2.0]])
+    (2, [[0.0, 0.0, 4.0, 2.0]])
     """
 
     def __init__(

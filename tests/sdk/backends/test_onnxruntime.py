@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import builtins
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from sdk.backends import BACKENDS, open_backend
+from sdk.backends.base import graph_contracts
+from sdk.config import MaskSpec, PoolSpec
+from sdk.engine import Engine
+from sdk.errors import BackendError, InputError
+from tests.sdk import tiny
+
+
+def test_contracts_follow_from_the_manifest() -> None:
+    contracts = graph_contracts(tiny.manifest())
+    names = [tensor.name for tensor in contracts["trunk"].outputs]
+    assert names == [
+        f"{kind}{k}" for kind, levels in (("p", range(2, 6)), ("objectness", range(2, 7)), ("deltas", range(2, 7))) for k in levels
+    ]
+    assert contracts["box"].outputs[0].shape == ("N", 3)
+    assert contracts["box"].outputs[1].shape == ("N", 8)
+    assert contracts["mask"].outputs[0].shape == ("N", 28, 28)
+
+
+def test_pools_of_other_maps_add_trunk_outputs_and_mask_inputs() -> None:
+    pools = (PoolSpec(size=14), PoolSpec(feature="semantic", stride=4, size=28), PoolSpec(feature="semantic", stride=4, size=56))
+    contracts = graph_contracts(tiny.manifest(mask=MaskSpec(pools=pools, size=(112, 112))))
+    assert [tensor.name for tensor in contracts["trunk"].outputs][14:] == ["semantic"]
+    assert [(tensor.name, tensor.shape) for tensor in contracts["mask"].inputs] == [
+        ("rois0", ("N", "C", 14, 14)),
+        ("rois1", ("N", "C", 28, 28)),
+        ("rois2", ("N", "C", 56, 56)),
+        ("labels", ("N",)),
+    ]
+
+
+def test_outputs_come_in_the_order_of_the_contract(tiny_engine: Path) -> None:
+    engine = Engine.open(tiny_engine)
+    backend = open_backend(engine, "cpu", 1)
+    outputs = backend.run("trunk", {"image": np.ones((1, 3, 64, 96), np.float32)})
+    shapes = [tuple(output.shape) for output in outputs]
+    assert shapes[:4] == [(1, 4, 64 // s, 96 // s) for s in (4, 8, 16, 32)]
+    assert shapes[4:9] == [(1, 1, 16, 24), (1, 1, 8, 12), (1, 1, 4, 6), (1, 1, 2, 3), (1, 1, 1, 2)]
+    logits, deltas = backend.run("box", {"rois": np.ones((5, 4, 7, 7), np.float32)})
+    assert (logits.shape, deltas.shape) == ((5, 3), (5, 8))
+
+
+def test_sessions_do_not_spin_after_a_run(tiny_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, str]] = []
+    real = onnxruntime.InferenceSession
+
+    def spy(model: bytes, options: Any, providers: Sequence[str]) -> Any:
+        seen.append((options.intra_op_num_threads, options.get_session_config_entry("session.force_spinning_stop")))
+        return real(model, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    open_backend(Engine.open(tiny_engine), "auto", 3)
+    assert seen == [(3, "1")] * 3
+
+
+def test_a_machine_without_onnxruntime(tiny_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, real = Engine.open(tiny_engine), builtins.__import__
+
+    def refuse(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "onnxruntime":
+            raise ModuleNotFoundError("No module named 'onnxruntime'", name=name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(BackendError, match="pip install onnxruntime"):
+        open_backend(engine, "cpu", None)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:-1", "", "CPU"])
+def test_what_is_no_device(device: str, tiny_engine: Path) -> None:
+    with pytest.raises(InputError, match="'auto', 'cpu' or 'cuda:N'"):
+        open_backend(Engine.open(tiny_engine), device, None)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")])
+def test_the_device_that_is_chosen_where_there_is_cuda(
+    device: str, expected: str, tiny_engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the choice: the provider itself is replaced by the CPU's."""
+    asked: list[Any] = []
+    real = onnxruntime.InferenceSession
+
+    def cpu_instead(model: bytes, options: Any, providers: Sequence[Any]) -> Any:
+        asked.append(providers)
+        return real(model, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", cpu_instead)
+    backend = open_backend(Engine.open(tiny_engine), device, None)
+    assert backend.device == expected
+    if expected != "cpu":
+        assert asked[0] == [("CUDAExecutionProvider", {"device_id": int(expected[-1])}), "CPUExecutionProvider"]
+
+
+def test_a_backend_is_one_row(tiny_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Echo:
+        name, device, reason = "echo", "cpu", "asked for"
+
+        def run(self, graph: str, feeds: Mapping[str, Any]) -> list[Any]:
+            return [graph]
+
+    monkeypatch.setitem(BACKENDS, "onnxruntime", lambda engine, device, threads: Echo())
+    assert open_backend(Engine.open(tiny_engine), "cpu", None).run("box", {}) == ["box"]
