@@ -24,9 +24,9 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 
 bench: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/ops_roi_align.py
-	$(BIN)/python benchmarks/ops_paste_rle.py
-	$(BIN)/python benchmarks/predict.py
+	$(BIN)/python -m benchmarks.ops_roi_align
+	$(BIN)/python -m benchmarks.ops_paste_rle
+	$(BIN)/python -m benchmarks.predict
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

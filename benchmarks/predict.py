@@ -1,8 +1,8 @@
 """Where a prediction's time goes: every stage of ``Segmenter.predict`` beside the dense networks alone, in one run.
 
-    python benchmarks/predict.py                 # Mask R-CNN R50-FPN of random weights at 800x1333 and 512x512 (needs torch)
-    python benchmarks/predict.py --engine nuclei # an engine, at its own sizes
-    python benchmarks/predict.py --torch         # the same network in eager PyTorch beside it
+    python -m benchmarks.predict                 # Mask R-CNN R50-FPN of random weights at 800x1333 and 512x512 (needs torch)
+    python -m benchmarks.predict --engine nuclei # an engine, at its own sizes
+    python -m benchmarks.predict --torch         # the same network in eager PyTorch beside it
 
 Each round runs ``predict`` and then, with the very inputs it used, the three graphs alone; the ratio is taken round by round, so that a
 machine whose speed drifts does not decide it.
@@ -60,6 +60,7 @@ def picture(height: int, width: int) -> NDArray[np.uint8]:
 
     rng = np.random.default_rng(0)
     layers = [cv2.resize(rng.uniform(0, 255, (n, n, 3)).astype(np.float32), (width, height)) for n in (4, 16, 64)]
+    layers.append(rng.uniform(0, 255, (height, width, 3)).astype(np.float32))  # texture, or the proposals would all crowd together
     return np.mean(layers, 0).astype(np.uint8)
 
 
@@ -116,6 +117,7 @@ def measure(segmenter: Segmenter, image: NDArray[np.uint8], rounds: int, options
         detections = len(found)
         rows.append(
             {
+                "proposals (boxes)": float(len(recorder.feeds["box"]["rois"])),
                 **found.speed,
                 "predict": predicted,
                 "rle": with_rle - predicted,
@@ -146,7 +148,7 @@ def eager(model: Any, image: NDArray[np.uint8], rounds: int) -> float:
 def show(title: str, result: dict[str, Any]) -> None:
     print(f"\n{title}")
     for name, value in result.items():
-        unit = "" if name == "detections" or "/" in name else " ms"
+        unit = "" if name == "detections" or "/" in name or "(" in name else " ms"
         print(f"  {name:28} {value:9.3f}{unit}" if isinstance(value, float) else f"  {name:28} {value:9}{unit}")
 
 
