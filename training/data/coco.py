@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.formats.coco import parse_segmentation
+from sdk.images import read_image
+from sdk.ops import crops_to_dense, rle_decode
+
 
 class DataError(ValueError):
     """The data set cannot be trained on as it is; the message counts and names what is wrong."""
@@ -25,19 +29,6 @@ class Record:
     height: int
     width: int
     annotations: list[dict[str, Any]] = field(repr=False)
-
-
-def decode_mask(segmentation: Any, height: int, width: int) -> NDArray[np.uint8]:
-    """Bitmap (H, W) uint8 of a COCO segmentation: polygons, uncompressed or compressed RLE."""
-    from pycocotools import mask as coco_mask
-
-    if isinstance(segmentation, list):
-        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        encoded = coco_mask.frPyObjects(segmentation, height, width)
-    else:
-        encoded = segmentation
-    return np.asarray(coco_mask.decode(encoded), dtype=np.uint8)
 
 
 class CocoInstances:
@@ -114,15 +105,12 @@ class CocoInstances:
 
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
         """Picture (H, W, 3) uint8 RGB, masks (G, H, W) uint8 and labels (G,) int64 of record ``index``."""
-        import cv2
-
         record = self.records[index]
-        image = cv2.imread(str(record.path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f"{record.path}: not a readable picture")
-        if image.shape[:2] != (record.height, record.width):
-            raise DataError(f"{record.path}: {image.shape[:2]} pixels, annotations say {(record.height, record.width)}")
-        masks = [decode_mask(a["segmentation"], record.height, record.width) for a in record.annotations]
-        stacked = np.stack(masks) if masks else np.zeros((0, record.height, record.width), np.uint8)
+        shape = (record.height, record.width)
+        picture = read_image(record.path, alpha="drop")
+        if picture.shape != shape:
+            raise DataError(f"{record.path}: {picture.shape} pixels, annotations say {shape}")
+        counts = [parse_segmentation(a["segmentation"], shape, f"annotation {a['id']}") for a in record.annotations]
+        masks = crops_to_dense(rle_decode(counts, shape), shape).view(np.uint8)
         labels = np.array([self.label_of[a["category_id"]] for a in record.annotations], np.int64)
-        return np.ascontiguousarray(image[:, :, ::-1]), stacked, labels
+        return np.ascontiguousarray(picture.bgr()[:, :, ::-1]), masks, labels
