@@ -76,10 +76,10 @@ def _color_indices(instances: Instances) -> NDArray[np.int64]:
     for i in range(1, len(boxes)):
         others = boxes[:i]
         near = (
-            (others[:, 0] < boxes[i, 2] + 2)
-            & (boxes[i, 0] < others[:, 2] + 2)
-            & (others[:, 1] < boxes[i, 3] + 2)
-            & (boxes[i, 1] < others[:, 3] + 2)
+            (others[:, 0] < boxes[i, 2] + 4)
+            & (boxes[i, 0] < others[:, 2] + 4)
+            & (others[:, 1] < boxes[i, 3] + 4)
+            & (boxes[i, 1] < others[:, 3] + 4)
         )
         used = np.bincount(chosen[:i][near], minlength=len(PALETTE))
         start = i % len(PALETTE)  # walk on from a different colour each time, so that all of them get used
@@ -119,7 +119,7 @@ def _outline(canvas: NDArray[np.uint8], rings: list[NDArray[np.float64]], color:
         return
     # OpenCV counts from pixel centres, outlines from pixel corners.
     fixed = [np.rint((ring - 0.5) * (1 << _FRACTION)).astype(np.int32) for ring in rings]
-    thickness = max(1, round(min(canvas.shape[:2]) / 480))
+    thickness = max(1, round(min(canvas.shape[:2]) / 300))
     cv2.polylines(canvas, fixed, True, color.tolist(), thickness, cv2.LINE_AA, _FRACTION)
 
 
@@ -159,7 +159,7 @@ def _place(
 ) -> tuple[int, int, int, int] | None:
     """Finds a place for a label: above its box, else inside its top, else below."""
     x1, y1, x2, y2 = box.tolist()
-    if not everything and (width > 1.5 * (x2 - x1) or height > 0.5 * (y2 - y1)):
+    if not everything and (width > x2 - x1 or height > 0.25 * (y2 - y1)):
         return None
     left = int(np.clip(x1, 0, max(0, shape[1] - width)))
     for top in (y1 - height, y1, y2):

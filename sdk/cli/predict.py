@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdk.errors import InputError, KerfError
+from sdk.errors import ImageError, InputError
 
 DESCRIPTION = """\
 Find the instances in pictures. Sources are pictures, folders (--recursive for their subfolders) and glob patterns.
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
             image_id = number + 1 if ids is None else ids[number]
             try:
                 _predict_one(segmenter, path, image_id, overlays.get(path), classes, options, report)
-            except KerfError as error:
+            except ImageError as error:
                 report.failures[path] = str(error)
             else:
                 if not options.json and not progress.shown:

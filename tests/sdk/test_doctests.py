@@ -8,12 +8,10 @@ import pytest
 
 import sdk
 
-MODULES = sorted(module.name for module in pkgutil.walk_packages(sdk.__path__, "sdk.") if module.name != "sdk.__main__")
+MODULES = sorted(module.name for module in pkgutil.walk_packages(sdk.__path__, "sdk.") if module.name not in ("sdk.__main__", "sdk._core"))
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name: str) -> None:
-    if name.endswith("._core"):
-        pytest.skip("native module")
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert results.failed == 0

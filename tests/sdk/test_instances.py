@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdk.errors import InputError
+from sdk.images import read_image
 from sdk.instances import Instances
 from sdk.masks import CropMasks, LogitMasks, MaskSource, RleMasks
 from sdk.ops import MaskCrops, dense_to_crops, rle_encode
@@ -318,7 +319,7 @@ def test_save_writes_what_plot_draws(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "overlay.png"
     make().save(path, picture)
     assert [entry.name for entry in path.parent.iterdir()] == ["overlay.png"]
-    np.testing.assert_array_equal(np.asarray(Image.open(path))[:, :, ::-1], make().plot(picture))
+    np.testing.assert_array_equal(read_image(path).bgr(), make().plot(picture))
     with pytest.raises(InputError, match=r"ends in '\.xyz'"):
         make().save(tmp_path / "overlay.xyz", picture)
     assert [entry.name for entry in tmp_path.iterdir()] == ["sub"]

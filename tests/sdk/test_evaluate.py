@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdk import ops
+from sdk.errors import InputError
+from sdk.evaluate import evaluate, format_table
+
+pytest.importorskip("pycocotools", reason="pycocotools is not installed")
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+SHAPE = (200, 260)
+Dicts = list[dict[str, Any]]
+
+
+def rectangle(rng: np.random.Generator, side: float) -> tuple[list[float], dict[str, Any]]:
+    w, h = (int(v) for v in rng.uniform(0.7, 1.3, 2) * side)
+    x, y = int(rng.integers(0, SHAPE[1] - w)), int(rng.integers(0, SHAPE[0] - h))
+    return [x, y, w, h], segmentation(x, y, w, h)
+
+
+def segmentation(x: int, y: int, w: int, h: int) -> dict[str, Any]:
+    mask = np.zeros((1, *SHAPE), bool)
+    mask[0, max(y, 0) : max(y + h, 0), max(x, 0) : max(x + w, 0)] = True
+    return {"size": list(SHAPE), "counts": ops.rle_encode(ops.dense_to_crops(mask), SHAPE)[0].decode()}
+
+
+def world(seed: int = 0, images: int = 4, objects: int = 12, crowd: bool = True) -> tuple[dict[str, Any], Dicts]:
+    """Rectangles of three sizes and two classes, and results that are shifted, missed, doubled or of the wrong class."""
+    rng = np.random.default_rng(seed)
+    truth: dict[str, Any] = {
+        "images": [{"id": 10 + i, "height": SHAPE[0], "width": SHAPE[1], "file_name": f"{i}.png"} for i in range(images)],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}],
+        "annotations": [],
+    }
+    results: Dicts = []
+    for image in truth["images"]:
+        for _ in range(objects):
+            (x, y, w, h), rle = rectangle(rng, float(rng.choice([14, 60, 120])))
+            category = int(rng.choice([3, 8]))
+            common = {"image_id": image["id"], "category_id": category}
+            iscrowd = int(crowd and rng.random() < 0.1)
+            number = len(truth["annotations"])  # begins with 0, which pycocotools alone would never match
+            truth["annotations"].append(
+                {**common, "id": number, "bbox": [x, y, w, h], "area": w * h, "segmentation": rle, "iscrowd": iscrowd}
+            )
+            for _ in range(int(rng.choice([0, 1, 1, 1, 2]))):
+                dx, dy = (int(v) for v in rng.normal(0, 0.08, 2) * w)
+                guess = {
+                    **common,
+                    "score": float(rng.random()),
+                    "bbox": [x + dx, y + dy, w, h],
+                    "segmentation": segmentation(x + dx, y + dy, w, h),
+                }
+                results.append(guess if rng.random() < 0.9 else {**guess, "category_id": 11 - category})
+    return truth, results
+
+
+def by_pycocotools(truth: dict[str, Any], results: Dicts, kind: str) -> Any:
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO()
+        gt.dataset = copy.deepcopy(truth)
+        for annotation in gt.dataset["annotations"]:
+            annotation["id"] += 1
+        gt.createIndex()
+        # Without the boxes, pycocotools takes the area of a result from its mask, as for masks it should be.
+        given = [{k: v for k, v in r.items() if k != ("bbox" if kind == "segm" else "segmentation")} for r in results]
+        run = COCOeval(gt, gt.loadRes(copy.deepcopy(given)), kind)
+        run.evaluate()
+        run.accumulate()
+        run.summarize()
+    return run.stats
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_figures_equal_pycocotools(kind: str, seed: int) -> None:
+    truth, results = world(seed)
+    mine = evaluate(truth, results)[kind]
+    stats = by_pycocotools(truth, results, kind)
+    theirs = [stats[i] for i in (0, 1, 2, 3, 4, 5, 8)]
+    np.testing.assert_allclose([mine[key] for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")], theirs, atol=1e-12)
+    assert 0.1 < mine["AP"] < 0.95
+    assert np.mean(list(mine["per_class"].values())) == pytest.approx(mine["AP"])
+    assert list(mine["per_class"]) == ["cat", "dog"]
+    assert (mine["images"], mine["results"], mine["max_dets"]) == (4, len(results), 100)
+
+
+def perfect(truth: dict[str, Any]) -> Dicts:
+    keys = ("image_id", "category_id", "bbox", "segmentation")
+    return [{**{key: a[key] for key in keys}, "score": 0.5 + i / 1e4} for i, a in enumerate(truth["annotations"]) if not a["iscrowd"]]
+
+
+def test_perfect_results_score_one() -> None:
+    truth, _ = world(1)
+    for values in evaluate(truth, perfect(truth)).values():
+        assert [values[key] for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR")] == [1.0] * 7
+
+
+def test_the_limit_counts_for_every_figure() -> None:
+    """More objects of one class in a picture than COCO's limit of 100."""
+    truth, _ = world(2, images=1, objects=300, crowd=False)
+    results = perfect(truth)
+    assert evaluate(truth, results, max_dets=300)["segm"]["AP"] == 1.0
+    limited = evaluate(truth, results, max_dets=100)["segm"]
+    assert limited["AR"] == pytest.approx(np.mean([100 / sum(a["category_id"] == c for a in truth["annotations"]) for c in (3, 8)]))
+    for key in ("AP", "AP50", "AP75", "AR"):
+        assert 0.5 < limited[key] < 0.8
+    assert evaluate(truth, results, max_dets=1)["segm"]["AP"] < 0.05
+
+
+def test_no_results_score_zero() -> None:
+    truth, _ = world(3)
+    for values in evaluate(truth, []).values():
+        assert [values[key] for key in ("AP", "AP50", "AP75", "AR")] == [0.0] * 4
+        assert values["results"] == 0
+
+
+def test_nothing_to_find_is_not_a_number() -> None:
+    truth, _ = world(3)
+    truth["annotations"] = [a for a in truth["annotations"] if a["area"] > 96 * 96 and a["category_id"] == 3]
+    values = evaluate(truth, perfect(truth))["segm"]
+    assert math.isnan(values["APs"])
+    assert math.isnan(values["per_class"]["dog"])
+    assert (values["APl"], values["per_class"]["cat"]) == (1.0, 1.0)
+    assert format_table({"segm": values}).count(" -") >= 3
+
+
+def test_inputs_are_left_alone() -> None:
+    truth, results = world(0)
+    before = copy.deepcopy((truth, results))
+    evaluate(truth, results)
+    assert (truth, results) == before
+
+
+def test_files_and_a_quiet_console(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = world(0)
+    (tmp_path / "a.json").write_text(json.dumps(truth))
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    assert evaluate(tmp_path / "a.json", tmp_path / "r.json") == evaluate(truth, results)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_id": 99}, "result 1 is of image 99, which the annotations do not have"),
+        ({"category_id": 4}, r"result 1 is of category 4; the annotations have \[3, 8\]"),
+        ({"score": float("nan")}, "result 1: score must be a finite number"),
+        ({"score": None}, "result 1: score must be"),
+        ({"score": ...}, "result 1 needs image_id, category_id and score"),
+        ({"bbox": [1, 2, 3]}, "result 1: box AP needs a bbox of four numbers"),
+        ({"bbox": ...}, "result 1: box AP needs a bbox"),
+        ({"segmentation": ...}, "result 1: mask AP needs a segmentation"),
+        ({"segmentation": {"size": [1, 1], "counts": "1"}}, "result 1: segmentation of a picture of size"),
+        ({"segmentation": {"size": list(SHAPE), "counts": "zzz"}}, "result 1"),
+    ],
+)
+def test_malformed_results_are_named(changes: dict[str, Any], message: str) -> None:
+    truth, results = world(0)
+    results[1] = {key: value for key, value in {**results[1], **changes}.items() if value is not ...}
+    with pytest.raises(InputError, match=message):
+        evaluate(truth, results)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "results", "options", "message"),
+    [
+        ({}, [], {}, "need a list 'images'"),
+        ({"images": [{"id": 1}], "annotations": [], "categories": []}, [], {}, r"images\[0\] needs integers"),
+        ({"images": [], "annotations": [{"id": 1}], "categories": []}, [], {}, r"annotations\[0\] lacks image_id"),
+        (None, {"results": []}, {}, "results are a list"),
+        (None, [], {"iou_types": ["keypoints"]}, "iou_types must be among segm, bbox"),
+        (None, [], {"max_dets": 0}, "max_dets must be a positive number"),
+        (None, ["x"], {}, "result 0 needs image_id"),
+    ],
+)
+def test_bad_arguments(annotations: Any, results: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(world(0)[0] if annotations is None else annotations, results, **options)
+
+
+def test_polygons_are_accepted() -> None:
+    truth, _ = world(1)
+    results = perfect(truth)
+    for entry in (*truth["annotations"], *results):
+        x, y, w, h = entry["bbox"]
+        if not entry.get("iscrowd"):
+            entry["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    assert evaluate(truth, results, iou_types=["segm"])["segm"]["AP"] == 1.0
+
+
+def test_table_lists_classes_when_there_are_several() -> None:
+    truth, results = world(0)
+    lines = format_table(evaluate(truth, results)).splitlines()
+    assert lines[0].split() == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR"]
+    assert [line.split()[0] for line in lines[1:3]] == ["mask", "box"]
+    assert [line.split()[0] for line in lines[-2:]] == ["cat", "dog"]
