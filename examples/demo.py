@@ -1,7 +1,7 @@
 """`make demo`: segment a real photograph with a shipped engine, on whatever processor is here.
 
-The photograph is scikit-image's `coins` (Greek coins from Pompeii), the engine is `nuclei`: it was trained on cell nuclei and has never seen
-a coin, but round things that touch are what it knows.
+The photograph is scikit-image's `coins` (Greek coins from Pompeii), the engine is `nuclei`: it was trained on cell nuclei and has never
+seen a coin, but round things that touch are what it knows.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from sdk import Segmenter
 
 
 def main() -> None:
+    """Segments the photograph and says what was found."""
     parser = argparse.ArgumentParser(description="Segment a real photograph with a shipped engine.")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the overlay and the COCO JSON")
     options = parser.parse_args()

@@ -108,9 +108,7 @@ def export_graphs(model: Detector) -> dict[str, bytes]:
     return {"trunk": trunk, "box": box, "mask": mask}
 
 
-def _export(
-    module: nn.Module, example: tuple[Tensor, ...], dynamic: tuple[Any, ...], inputs: list[str], outputs: list[str]
-) -> bytes:
+def _export(module: nn.Module, example: tuple[Tensor, ...], dynamic: tuple[Any, ...], inputs: list[str], outputs: list[str]) -> bytes:
     """One graph, checked, without the exporter's doc strings (they hold paths of this machine)."""
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level

@@ -20,6 +20,7 @@ from training.models.detector import Detector
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser("kerf export", description="Make an engine from a checkpoint and check it against PyTorch.")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="the engine file to write, NAME.engine")

@@ -15,7 +15,6 @@ from training.config import ModelConfig, TrainConfig
 from training.models.detector import Detector
 from training.models.rpn import STRIDES, base_anchors
 
-
 # Score from which an engine reports an instance unless it is told otherwise: what people expect to see. Evaluation passes a lower one.
 DEFAULT_CONF = 0.25
 
@@ -33,8 +32,7 @@ def manifest_of(model: Detector, name: str, provenance: dict[str, Any]) -> Manif
         proposals=ProposalSpec(
             strides=STRIDES,
             anchors=tuple(
-                tuple(_box(row) for row in base_anchors(size, config.rpn.anchor_ratios).tolist())
-                for size in config.rpn.anchor_sizes
+                tuple(_box(row) for row in base_anchors(size, config.rpn.anchor_ratios).tolist()) for size in config.rpn.anchor_sizes
             ),
             pre_nms=config.rpn.pre_nms_test,
             post_nms=config.rpn.post_nms_test,

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from sdk.instances import Instances
 from sdk.segmenter import Segmenter
 from training.models.detector import Detections, Detector
 from training.models.ops import box_iou, clip_boxes
@@ -72,13 +73,17 @@ def compare(model: Detector, engine: str | Path, images: Iterable[NDArray[np.uin
         differences = (
             (expected.boxes[ours].numpy() - actual.boxes[theirs]) * scale,
             expected.scores[ours].numpy() - actual.scores[theirs],
-            expected.mask_logits[ours].numpy() - actual.mask_logits[theirs],
+            expected.mask_logits[ours].numpy() - _logits(actual)[theirs],
         )
         worst = np.maximum(worst, [np.abs(d).max() for d in differences])
     boxes, scores, logits = (float(w) for w in worst)
-    return Agreement(
-        pictures=pictures, instances=instances, unmatched=unmatched, boxes=boxes, scores=scores, mask_logits=logits
-    )
+    return Agreement(pictures=pictures, instances=instances, unmatched=unmatched, boxes=boxes, scores=scores, mask_logits=logits)
+
+
+def _logits(found: Instances) -> NDArray[np.float32]:
+    if found.mask_logits is None:
+        raise TypeError("instances of a segmenter hold mask logits")
+    return found.mask_logits
 
 
 def _pair(expected: Detections, boxes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -127,15 +127,11 @@ NUCLEI = TrainConfig(
         norm="batch",
         fpn_channels=96,
         resize=ResizeRule(short=None, long=1344, factor=2.0),
-        rpn=RPNConfig(
-            anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0), pre_nms_train=400, post_nms_train=400, samples=256
-        ),
+        rpn=RPNConfig(anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0), pre_nms_train=400, post_nms_train=400, samples=256),
         box=BoxConfig(hidden=384, samples=128, max_detections=500),
         head=HeadConfig(channels=96),
     ),
-    augment=AugmentConfig(
-        crop=256, scale=(0.7, 1.5), rotate90=True, gamma=0.7, contrast=0.3, brightness=5.0, grey=0.2, invert=0.1
-    ),
+    augment=AugmentConfig(crop=256, scale=(0.7, 1.5), rotate90=True, gamma=0.7, contrast=0.3, brightness=5.0, grey=0.2, invert=0.1),
     iterations=6000,
     batch=4,
     optimizer="adamw",

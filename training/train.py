@@ -28,7 +28,7 @@ from training.data.coco import CocoInstances
 from training.models.detector import Detector, Target
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLossError(RuntimeError):
     """A loss became NaN or infinite; the message names the pictures of the batch."""
 
 
@@ -95,6 +95,7 @@ class Trainer:
         self.stopping = False
 
     def save(self) -> None:
+        """Write ``checkpoint.pt``."""
         content = {
             "config": self.config.to_dict(),
             "iteration": self.iteration,
@@ -106,6 +107,7 @@ class Trainer:
         checkpoint.save(self.out / "checkpoint.pt", content)
 
     def resume(self) -> None:
+        """Go back to the state of ``checkpoint.pt``."""
         content = checkpoint.load(self.out / "checkpoint.pt")
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
@@ -123,7 +125,7 @@ class Trainer:
         total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             values = {k: v.item() for k, v in losses.items()}
-            raise NonFiniteLoss(f"iteration {self.iteration}: loss {values} on pictures {ids}; the last checkpoint is kept")
+            raise NonFiniteLossError(f"iteration {self.iteration}: loss {values} on pictures {ids}; the last checkpoint is kept")
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         if self.config.clip_norm:
@@ -162,6 +164,7 @@ class Trainer:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser("training.train", description=__doc__.split("\n")[0])
     parser.add_argument("--preset", choices=sorted(PRESETS), default="nuclei")
     parser.add_argument("--data", type=Path, required=True, help="folder with SPLIT/ and annotations/SPLIT.json")

@@ -87,7 +87,9 @@ def test_kernel_compiles_for_every_architecture(tmp_path: Path) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("no nvcc on this machine")
-    known = set(map(int, re.findall(r"sm_(\d+)", subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout)))
+    known = set(
+        map(int, re.findall(r"sm_(\d+)", subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout))
+    )
     wanted = [a for a in ARCHITECTURES if a in known]
     assert wanted, f"this nvcc knows none of {ARCHITECTURES}"
     codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in wanted]

@@ -17,7 +17,7 @@ from training import checkpoint
 from training.config import NUCLEI, PRESETS, ModelConfig, TrainConfig
 from training.data.augment import training_crop
 from training.data.coco import CocoInstances
-from training.train import NonFiniteLoss, Trainer, TrainingSet, learning_rate, main
+from training.train import NonFiniteLossError, Trainer, TrainingSet, learning_rate, main
 
 SHORT = dataclasses.replace(TINY, iterations=8, checkpoint_every=4, log_every=1)
 
@@ -54,7 +54,7 @@ def test_checkpoint_rebuilds_the_model(ellipses: Path, tmp_path: Path) -> None:
 
 def test_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 99}, tmp_path / "x.pt")
-    with pytest.raises(ValueError, match="format 99"):
+    with pytest.raises(ValueError, match=r"format 99"):
         checkpoint.load(tmp_path / "x.pt")
 
 
@@ -64,7 +64,7 @@ def test_checkpoint_never_runs_code(tmp_path: Path) -> None:
             return os.system, (f"touch {tmp_path}/ran",)
 
     torch.save({"format": 1, "model": Evil()}, tmp_path / "x.pt")
-    with pytest.raises(Exception, match="[Ww]eights"):
+    with pytest.raises(Exception, match=r"[Ww]eights"):
         checkpoint.load(tmp_path / "x.pt")
     assert not (tmp_path / "ran").exists()
 
@@ -90,7 +90,7 @@ def test_non_finite_loss_names_the_pictures(ellipses: Path, tmp_path: Path) -> N
     run = trainer(SHORT, ellipses, tmp_path)
     with torch.no_grad():
         run.model.box_head.fc1.weight.fill_(float("nan"))
-    with pytest.raises(NonFiniteLoss, match=r"pictures \[\d+, \d+, \d+, \d+\]"):
+    with pytest.raises(NonFiniteLossError, match=r"pictures \[\d+, \d+, \d+, \d+\]"):
         run.step()
 
 

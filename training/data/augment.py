@@ -23,6 +23,9 @@ def training_crop(
         image: (H, W, 3) uint8 RGB.
         masks: (G, H, W) uint8.
         labels: (G,) int64.
+        model: its resize rule and normalisation.
+        config: what to vary, and by how much.
+        rng: source of all randomness.
     """
     height, width = image.shape[:2]
     scale = model.resize.scale_for(height, width) * float(np.exp(rng.uniform(*np.log(config.scale))))
@@ -99,6 +102,4 @@ def _target(bitmaps: Tensor, labels: Tensor) -> Target:
         if len(rows):
             boxes.append([columns[0].item(), rows[0].item(), columns[-1].item() + 1, rows[-1].item() + 1])
             kept.append(index)
-    return Target(
-        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), labels=labels[kept], masks=bitmaps[kept]
-    )
+    return Target(boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), labels=labels[kept], masks=bitmaps[kept])

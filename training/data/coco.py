@@ -41,9 +41,7 @@ class CocoInstances:
         skip_bad: leave out what cannot be used (after saying so) instead of stopping.
     """
 
-    def __init__(
-        self, annotations: str | Path, images: str | Path, category_ids: tuple[int, ...], *, skip_bad: bool = False
-    ) -> None:
+    def __init__(self, annotations: str | Path, images: str | Path, category_ids: tuple[int, ...], *, skip_bad: bool = False) -> None:
         content = json.loads(Path(annotations).read_text())
         self.label_of = {category: label for label, category in enumerate(category_ids)}
         self.problems: Counter[str] = Counter()

@@ -50,9 +50,7 @@ class SampledRois:
 
 
 @torch.no_grad()
-def sample_rois(
-    proposals: list[Tensor], truths: list[Tensor], labels: list[Tensor], config: BoxConfig, classes: int
-) -> SampledRois:
+def sample_rois(proposals: list[Tensor], truths: list[Tensor], labels: list[Tensor], config: BoxConfig, classes: int) -> SampledRois:
     """Match proposals plus ground truth boxes and sample them (512 a picture, at most 25 % foreground by default)."""
     picked: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for image, (boxes, truth, label) in enumerate(zip(proposals, truths, labels, strict=True)):
@@ -90,9 +88,7 @@ def select_detections(
     """Boxes (D, 4), scores (D,), labels (D,) of one picture (``docs/operators.md``, select)."""
     classes = logits.shape[1] - 1
     scores = torch.softmax(logits.float(), 1)[:, :classes]
-    boxes = clip_boxes(
-        decode_boxes(deltas.float().unflatten(1, (-1, 4)), proposals[:, None], config.coder_weights), size
-    )  # N, K, 4
+    boxes = clip_boxes(decode_boxes(deltas.float().unflatten(1, (-1, 4)), proposals[:, None], config.coder_weights), size)  # N, K, 4
     solid = ((boxes[..., 2:] - boxes[..., :2]) > 0).all(-1)
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for label in range(classes):

@@ -58,9 +58,7 @@ class Detector(nn.Module):
 
     def pool(self, pyramid: list[Tensor], boxes: Tensor, batch: Tensor, spec: PoolSpec) -> Tensor:
         """One RoI input (N, C, S, S) as a head declares it."""
-        return multilevel_roi_align(
-            pyramid[:4], boxes, batch, spec.size, STRIDES[:4], spec.sampling_ratio, spec.level
-        )
+        return multilevel_roi_align(pyramid[:4], boxes, batch, spec.size, STRIDES[:4], spec.sampling_ratio, spec.level)
 
     def box_pool(self) -> PoolSpec:
         return PoolSpec(size=self.config.box.pool_size, sampling_ratio=self.config.box.sampling_ratio)

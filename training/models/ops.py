@@ -59,9 +59,7 @@ def decode_boxes(deltas: Tensor, anchors: Tensor, weights: tuple[float, ...]) ->
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Boxes (..., 4) cut to a picture of ``size`` (h, w)."""
     h, w = size
-    return torch.stack(
-        [boxes[..., 0].clamp(0, w), boxes[..., 1].clamp(0, h), boxes[..., 2].clamp(0, w), boxes[..., 3].clamp(0, h)], dim=-1
-    )
+    return torch.stack([boxes[..., 0].clamp(0, w), boxes[..., 1].clamp(0, h), boxes[..., 2].clamp(0, w), boxes[..., 3].clamp(0, h)], dim=-1)
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -155,14 +153,9 @@ def multilevel_roi_align(
         index = row[:, :, None, :, None] + ix[:, None, :, None, :]  # n, P, P, 2 ny, 2 nx
         weight = wy[:, :, None, :, None] * wx[:, None, :, None, :]
         bag = 4 * count_y * count_x
-        pooled = F.embedding_bag(
-            index.reshape(-1, bag), table, per_sample_weights=weight.reshape(-1, bag).to(table.dtype), mode="sum"
-        )
+        pooled = F.embedding_bag(index.reshape(-1, bag), table, per_sample_weights=weight.reshape(-1, bag).to(table.dtype), mode="sum")
         pooled = pooled.reshape(-1, output_size, output_size, channels)
-        if len(pick) == len(boxes):
-            out = pooled
-        else:
-            out = out.index_copy(0, pick, pooled)
+        out = pooled if len(pick) == len(boxes) else out.index_copy(0, pick, pooled)
     return out.permute(0, 3, 1, 2)
 
 

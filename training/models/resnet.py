@@ -45,14 +45,18 @@ NORMS: dict[str, Norm] = {"batch": nn.BatchNorm2d, "frozen": FrozenBatchNorm, "g
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """3x3 convolution without bias; the norm after it has one."""
     return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
 
 
 def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """1x1 convolution without bias."""
     return nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
 
 class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (ResNet-18, -34)."""
+
     expansion = 1
 
     def __init__(self, inputs: int, width: int, stride: int, norm: Norm) -> None:
@@ -69,6 +73,8 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolution and a shortcut (ResNet-50 and deeper)."""
+
     expansion = 4
 
     def __init__(self, inputs: int, width: int, stride: int, norm: Norm) -> None:

@@ -66,9 +66,7 @@ class RPN(nn.Module):
         return logits, flat, anchors
 
     @torch.no_grad()
-    def propose(
-        self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], sizes: list[tuple[int, int]]
-    ) -> list[Tensor]:
+    def propose(self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], sizes: list[tuple[int, int]]) -> list[Tensor]:
         """Proposals (N, 4) of every picture (METHODS section A, proposals)."""
         pre, post = (
             (self.config.pre_nms_train, self.config.post_nms_train)
@@ -91,9 +89,7 @@ class RPN(nn.Module):
             proposals.append(torch.cat(kept_boxes)[order])
         return proposals
 
-    def losses(
-        self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], truths: list[Tensor]
-    ) -> dict[str, Tensor]:
+    def losses(self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], truths: list[Tensor]) -> dict[str, Tensor]:
         """Binary cross-entropy and L1 over the sampled anchors, both divided by samples * pictures."""
         all_logits, all_deltas, all_anchors = torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors)
         objectness = all_logits.sum() * 0
@@ -104,9 +100,7 @@ class RPN(nn.Module):
             chosen = torch.cat([positive, negative])
             label = torch.zeros(len(chosen), device=chosen.device)
             label[: len(positive)] = 1
-            objectness = objectness + F.binary_cross_entropy_with_logits(
-                all_logits[image][chosen].float(), label, reduction="sum"
-            )
+            objectness = objectness + F.binary_cross_entropy_with_logits(all_logits[image][chosen].float(), label, reduction="sum")
             target = encode_boxes(truth[matched[positive]], all_anchors[positive], RPN_WEIGHTS)
             regression = regression + F.l1_loss(all_deltas[image][positive].float(), target, reduction="sum")
         scale = 1.0 / (self.config.samples * max(1, len(truths)))

@@ -87,9 +87,7 @@ def test_roi_align_gradient(sampling_ratio: int) -> None:
     features = [torch.rand(2, 2, n, n, generator=generator, dtype=torch.float64, requires_grad=True) for n in (6, 3)]
     boxes = torch.tensor([[1.0, 2, 9, 8], [0, 0, 24, 24], [-3, 5, 4, 30]])
     batch = torch.tensor([0, 1, 1])
-    assert gradcheck(
-        lambda *f: multilevel_roi_align(list(f), boxes, batch, 2, (4.0, 8.0), sampling_ratio), features, atol=1e-4
-    )
+    assert gradcheck(lambda *f: multilevel_roi_align(list(f), boxes, batch, 2, (4.0, 8.0), sampling_ratio), features, atol=1e-4)
 
 
 def test_paste_of_a_solid_mask_fills_its_box() -> None:
