@@ -52,6 +52,14 @@ def test_checkpoint_rebuilds_the_model(ellipses: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_slim_checkpoint_holds_the_same_model(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    checkpoint.slim(tiny_checkpoint, tmp_path / "weights.pt")
+    whole, slim = checkpoint.load_model(tiny_checkpoint), checkpoint.load_model(tmp_path / "weights.pt")
+    assert whole[1] == slim[1]
+    assert all(torch.equal(v, whole[0].state_dict()[k]) for k, v in slim[0].state_dict().items())
+    assert (tmp_path / "weights.pt").stat().st_size < 0.4 * tiny_checkpoint.stat().st_size
+
+
 def test_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 99}, tmp_path / "x.pt")
     with pytest.raises(ValueError, match=r"format 99"):
