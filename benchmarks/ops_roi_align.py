@@ -1,8 +1,8 @@
 """RoIAlign of 1,000 boxes over P2..P5 (256 channels, 800 x 1344 input, 7 x 7 bins, 2 samples) beside ONNX Runtime's.
 
 The peer is ONNX Runtime's RoiAlign operator in its fastest fair form: one operator per level on the boxes of that level (its outputs
-are not even put back into order). Ours starts from the same channels-first maps, so the transposition is counted. ONNX Runtime reuses its output
-memory through its arena; ours writes to a kept `out`.
+are not even put back into order). Ours starts from the same channels-first maps, so the transposition is counted. ONNX Runtime reuses
+its output memory through its arena; ours writes to a kept `out`.
 
     python -m benchmarks.ops_roi_align [--json]
 """

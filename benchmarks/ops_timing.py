@@ -38,6 +38,7 @@ def measure(candidates: dict[str, Callable[[], object]], rounds: int, baseline: 
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for i in range(rounds + 3):
         for name, call in candidates.items():
+            time.sleep(0.05)  # ONNX Runtime's threads spin for a while after a run and would take a core from the next candidate
             start = time.perf_counter()
             call()
             if i >= 3:

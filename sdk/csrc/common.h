@@ -7,10 +7,15 @@
 
 // KERF_CLONES: compile the function for AVX-512, AVX2 and the baseline; the loader picks one. Only with GCC and glibc on x86-64 (ifunc);
 // elsewhere (aarch64: NEON is part of the baseline) the compiler vectorises once. Sanitizers start before ifuncs can be resolved.
+// The levels are named by features: a processor's name, such as arch=haswell, matches that generation only and leaves all others the baseline.
 // The whole core is compiled with -ffp-contract=off, so that every clone and every machine computes the same bits.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && \
     !defined(__SANITIZE_THREAD__)
-#define KERF_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#if __GNUC__ >= 12
+#define KERF_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define KERF_CLONES __attribute__((target_clones("avx2", "default")))
+#endif
 #else
 #define KERF_CLONES
 #endif

@@ -40,37 +40,44 @@ uint64_t place_of(int64_t level, int64_t image, const AxisSpan& y, const AxisSpa
 
 bool is_poolable(const Box& box) { return is_finite(box) && box.x2 > box.x1 && box.y2 > box.y1; }
 
-// Weighted sums of N rows; V is the unit that the compiler keeps in registers.
-template <int N>
-KERF_INLINE void sum_rows(const float* const* rows, const float* weights, int64_t length, bool add, float* to) {
+// Weighted sum of N rows, added to `to` or in its place.
+template <int N, bool Add>
+KERF_INLINE void sum_rows(const float* const* rows, const float* weights, int64_t length, float* to) {
+    // Copies, because the stores below could change the originals as far as the compiler knows: these stay in registers.
+    const float* row[N];
+    float weight[N];
+    std::copy_n(rows, N, row);
+    std::copy_n(weights, N, weight);
     for (int64_t i = 0; i < length; i += 16) {
-        f32x16 sum = weights[0] * load<f32x16>(rows[0] + i);
-        for (int k = 1; k < N; ++k) sum += weights[k] * load<f32x16>(rows[k] + i);
-        if (add) sum += load<f32x16>(to + i);
+        f32x16 sum = weight[0] * load<f32x16>(row[0] + i);
+        for (int k = 1; k < N; ++k) sum += weight[k] * load<f32x16>(row[k] + i);
+        if (Add) sum += load<f32x16>(to + i);
         store(to + i, sum);
     }
 }
 
-// to = sum of weights[k] * rows[k] over `length` floats, a multiple of 16.
-KERF_INLINE void weighted_sum(const float* const* rows, const float* weights, int64_t count, int64_t length, float* to) {
-    if (count == 0) std::fill(to, to + length, 0.0f);
-    for (int64_t done = 0; done < count; done += 4) {
-        const float* const* r = rows + done;
-        const float* w = weights + done;
-        switch (std::min<int64_t>(count - done, 4)) {
-            case 1: sum_rows<1>(r, w, length, done > 0, to); break;
-            case 2: sum_rows<2>(r, w, length, done > 0, to); break;
-            case 3: sum_rows<3>(r, w, length, done > 0, to); break;
-            default: sum_rows<4>(r, w, length, done > 0, to); break;
-        }
+template <bool Add>
+KERF_INLINE void sum_up_to_four(const float* const* rows, const float* weights, int64_t count, int64_t length, float* to) {
+    switch (count) {
+        case 1: return sum_rows<1, Add>(rows, weights, length, to);
+        case 2: return sum_rows<2, Add>(rows, weights, length, to);
+        case 3: return sum_rows<3, Add>(rows, weights, length, to);
+        default: return sum_rows<4, Add>(rows, weights, length, to);
     }
+}
+
+// to = sum of weights[k] * rows[k] over `length` floats, a multiple of 16. A function of its own: inlined, its loops would run out of registers.
+KERF_CLONES void weighted_sum(const float* const* rows, const float* weights, int64_t count, int64_t length, float* to) {
+    if (count == 0) std::fill(to, to + length, 0.0f);
+    if (count > 0) sum_up_to_four<false>(rows, weights, count, length, to);
+    for (int64_t done = 4; done < count; done += 4) sum_up_to_four<true>(rows + done, weights + done, count - done, length, to);
 }
 
 // Buffers of one thread, reused from box to box.
 struct Workspace {
     AxisTaps y, x;
-    std::vector<float> columns;         // (touched columns, padded C): one bin row summed over the picture's rows
-    std::vector<float> bins;            // (P, P, padded C)
+    HugeBuffer columns;                 // (touched columns, padded C): one bin row summed over the picture's rows
+    HugeBuffer bins;                    // (P, P, padded C)
     std::vector<const float*> rows;     // of the taps being summed
     std::vector<int32_t> column_place;  // of every tap of x, in `columns`
     std::vector<int32_t> touched;       // columns, ascending
@@ -89,10 +96,13 @@ void plan_columns(Workspace& work) {
 struct BinGrid {
     const float* cells;  // (H, W, padded C) of one image
     int64_t width, padded, bins;
+
+    // Bins lie a cache line further apart than their channels need: at 1024 bytes they would all fall into four sets of the first-level cache.
+    int64_t bin_stride() const { return padded + 16; }
 };
 
 // Sums the rows of bin row p into work.columns, one stretch of neighbouring columns at a time.
-KERF_INLINE void sum_bin_row(const BinGrid& grid, int64_t p, Workspace& work) {
+void sum_bin_row(const BinGrid& grid, int64_t p, Workspace& work) {
     const int64_t taps = work.y.count(p), touched = static_cast<int64_t>(work.touched.size());
     for (int64_t begin = 0, end; begin < touched; begin = end) {
         end = begin + 1;
@@ -106,20 +116,20 @@ KERF_INLINE void sum_bin_row(const BinGrid& grid, int64_t p, Workspace& work) {
     }
 }
 
-KERF_CLONES void pool_bins(const BinGrid& grid, Workspace& work) {
+void pool_bins(const BinGrid& grid, Workspace& work) {
     for (int64_t p = 0; p < grid.bins; ++p) {
         sum_bin_row(grid, p, work);
         for (int64_t q = 0; q < grid.bins; ++q) {
             const int64_t first = work.x.begin(q), taps = work.x.count(q);
             for (int64_t k = 0; k < taps; ++k) work.rows[k] = work.columns.data() + work.column_place[first + k] * grid.padded;
             weighted_sum(work.rows.data(), work.x.weights().data() + first, taps, grid.padded,
-                         work.bins.data() + (p * grid.bins + q) * grid.padded);
+                         work.bins.data() + (p * grid.bins + q) * grid.bin_stride());
         }
     }
 }
 
-KERF_CLONES void write_channels_first(const float* bins, int64_t count, int64_t padded, int64_t channels, float* out) {
-    transpose(bins, padded, count, channels, out, count);
+KERF_CLONES void write_channels_first(const float* bins, int64_t bin_stride, int64_t count, int64_t channels, float* out) {
+    transpose(bins, bin_stride, count, channels, out, count);
 }
 
 // out: (C, P, P) of this box.
@@ -128,11 +138,12 @@ void pool_roi(const Roi& roi, const ChannelsLast& level, int64_t bins, Workspace
     work.y.build(roi.y);
     work.x.build(roi.x);
     plan_columns(work);
-    work.columns.resize(work.touched.size() * static_cast<size_t>(padded));
-    work.bins.resize(static_cast<size_t>(bins * bins * padded));
+    work.columns.reserve(work.touched.size() * static_cast<size_t>(padded));
+    const BinGrid grid{level.cells(roi.image), level.map().width, padded, bins};
+    work.bins.reserve(static_cast<size_t>(bins * bins * grid.bin_stride()));
     work.rows.resize(std::max(work.x.cells().size(), work.y.cells().size()));
-    pool_bins({level.cells(roi.image), level.map().width, padded, bins}, work);
-    write_channels_first(work.bins.data(), bins * bins, padded, level.map().channels, out);
+    pool_bins(grid, work);
+    write_channels_first(work.bins.data(), grid.bin_stride(), bins * bins, level.map().channels, out);
 }
 
 }  // namespace
