@@ -24,7 +24,7 @@ def evaluate(
     annotations: PathLike | Mapping[str, Any],
     results: PathLike | Sequence[Mapping[str, Any]],
     *,
-    iou_types: Sequence[str] = IOU_TYPES,
+    iou_types: Sequence[str] | None = IOU_TYPES,
     max_dets: int = 100,
 ) -> dict[str, dict[str, Any]]:
     """Measures results against annotations.
@@ -32,7 +32,7 @@ def evaluate(
     Args:
         annotations: a COCO annotation file, or its contents.
         results: a COCO result file, or its contents.
-        iou_types: "segm" for masks, "bbox" for boxes.
+        iou_types: "segm" for masks, "bbox" for boxes; None for whichever of them all results have.
         max_dets: results per picture and category that count, best scores first. COCO says 100; raise it for crowded pictures.
 
     Returns:
@@ -44,18 +44,15 @@ def evaluate(
         InputError: a file that is not COCO, results of unknown pictures or categories, or malformed ones.
         BackendError: pycocotools is not installed.
     """
-    if unknown := [kind for kind in iou_types if kind not in IOU_TYPES]:
+    if unknown := [kind for kind in iou_types or () if kind not in IOU_TYPES]:
         raise InputError(f"iou_types must be among {', '.join(IOU_TYPES)}, got {unknown}")
     if isinstance(max_dets, bool) or not isinstance(max_dets, int) or max_dets < 1:
         raise InputError(f"max_dets must be a positive number, got {max_dets!r}")
     truth = _load_truth(annotations)
-    found, where = (
-        (results, "results") if not isinstance(results, (str, os.PathLike)) else (coco_format.read_json(results), os.fspath(results))
-    )
-    if not isinstance(found, Sequence):
-        raise InputError(f"{where}: COCO results are a list, got {type(found).__name__}")
-    _check_results(truth, found, where, iou_types)
-    return {kind: _evaluate(truth, found, kind, max_dets) for kind in iou_types}
+    found, where = _load_results(results)
+    kinds = _shared_kinds(found, where) if iou_types is None else list(iou_types)
+    _check_results(truth, found, where, kinds)
+    return {kind: _evaluate(truth, found, kind, max_dets) for kind in kinds}
 
 
 def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
@@ -101,13 +98,32 @@ def _load_truth(annotations: PathLike | Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
+def _load_results(results: PathLike | Sequence[Mapping[str, Any]]) -> tuple[Sequence[Any], str]:
+    """Returns the results and what messages call them."""
+    if isinstance(results, (str, os.PathLike)):
+        found, where = coco_format.read_json(results), os.fspath(results)
+    else:
+        found, where = results, "results"
+    if not isinstance(found, Sequence) or not all(isinstance(result, Mapping) for result in found):
+        raise InputError(f"{where}: COCO results are a list of objects, got {type(found).__name__}")
+    return found, where
+
+
+def _shared_kinds(results: Sequence[Mapping[str, Any]], where: str) -> list[str]:
+    keys = {"segm": "segmentation", "bbox": "bbox"}
+    kinds = [kind for kind in IOU_TYPES if all(keys[kind] in result for result in results)]
+    if not kinds:
+        raise InputError(f"{where}: neither all results have a segmentation nor all a bbox")
+    return kinds
+
+
 def _check_results(truth: Mapping[str, Any], results: Sequence[Any], where: str, iou_types: Sequence[str]) -> None:
     """Malformed run lengths crash pycocotools, and ids it does not know trip an assertion or vanish; so they are found before."""
     shapes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     categories = {category["id"] for category in truth["categories"]}
     for i, result in enumerate(results):
         at = f"{where}: result {i}"
-        if not isinstance(result, Mapping) or not {"image_id", "category_id", "score"} <= set(result):
+        if not {"image_id", "category_id", "score"} <= set(result):
             raise InputError(f"{at} needs image_id, category_id and score")
         if result["image_id"] not in shapes:
             raise InputError(f"{at} is of image {result['image_id']!r}, which the annotations do not have")

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sdk import masks as mask_sources
 from sdk import ops
 from sdk.errors import InputError
+from sdk.files import PathLike
 from sdk.masks import CropMasks, LogitMasks, MaskSource, RleMasks
 from sdk.ops import MaskCrops
 
@@ -323,7 +324,7 @@ class Instances:
             raise InputError(f"the instances are of a picture of {self.shape} pixels (h, w), got one of {picture.shape}")
         return draw_instances(picture.bgr(), self, labels=labels)
 
-    def save(self, path: str, image: ImageSource | None = None, *, color: str = "bgr", labels: bool | None = None) -> None:
+    def save(self, path: PathLike, image: ImageSource | None = None, *, color: str = "bgr", labels: bool | None = None) -> None:
         """Writes what `plot` draws to a picture file, whole or not at all.
 
         Args:

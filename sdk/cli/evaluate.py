@@ -26,22 +26,14 @@ def add(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the verb."""
-    from sdk.errors import InputError
     from sdk.evaluate import evaluate, format_table
-    from sdk.formats.coco import read_json
 
-    results = read_json(options.results)
-    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        raise InputError(f"{options.results}: COCO results are a list of objects")
-    kinds = [kind for kind, key in (("segm", "segmentation"), ("bbox", "bbox")) if all(key in result for result in results)]
-    if not kinds:
-        raise InputError(f"{options.results}: neither all results have a segmentation nor all a bbox")
-    metrics = evaluate(options.annotations, results, iou_types=kinds, max_dets=options.max_dets)
+    metrics = evaluate(options.annotations, options.results, iou_types=None, max_dets=options.max_dets)
     if options.json:
         print(json.dumps(_without_nan(metrics)))
     else:
         print(format_table(metrics))
-        first = metrics[kinds[0]]
+        first = next(iter(metrics.values()))
         print(f"\n{first['images']} images, {first['objects']} objects, {first['results']} results")
         print(f"at most {options.max_dets} results per image and class count")
     return 0

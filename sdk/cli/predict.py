@@ -45,7 +45,7 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--classes", metavar="NAME,...", help="keep these classes only; names or label numbers")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: %(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the network (default: every core)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to use (default: every core)")
     parser.add_argument(
         "--max-pixels",
         type=int,
@@ -76,6 +76,7 @@ class _Report:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the verb."""
+    from sdk import ops
     from sdk.cli.progress import Progress
     from sdk.formats import coco
     from sdk.images import find_images
@@ -95,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
         mask_threshold=options.mask_threshold,
     )
     classes = None if options.classes is None else [int(one) if one.isdecimal() else one for one in options.classes.split(",")]
+    if options.threads:
+        ops.set_num_threads(options.threads)  # the native steps, too: the process is ours
     report, progress = _Report(), Progress(len(pictures), enabled=not options.json)
     try:
         for number, path in enumerate(pictures):

@@ -182,12 +182,22 @@ def test_malformed_results_are_named(changes: dict[str, Any], message: str) -> N
         (None, {"results": []}, {}, "results are a list"),
         (None, [], {"iou_types": ["keypoints"]}, "iou_types must be among segm, bbox"),
         (None, [], {"max_dets": 0}, "max_dets must be a positive number"),
-        (None, ["x"], {}, "result 0 needs image_id"),
+        (None, ["x"], {}, "results are a list of objects"),
     ],
 )
 def test_bad_arguments(annotations: Any, results: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         evaluate(world(0)[0] if annotations is None else annotations, results, **options)
+
+
+def test_kinds_that_all_results_have() -> None:
+    truth, results = world(0)
+    assert list(evaluate(truth, results, iou_types=None)) == ["segm", "bbox"]
+    del results[2]["bbox"]
+    assert list(evaluate(truth, results, iou_types=None)) == ["segm"]
+    del results[3]["segmentation"]
+    with pytest.raises(InputError, match="neither all results have a segmentation nor all a bbox"):
+        evaluate(truth, results, iou_types=None)
 
 
 def test_polygons_are_accepted() -> None:

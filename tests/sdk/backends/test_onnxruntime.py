@@ -52,17 +52,17 @@ def test_outputs_come_in_the_order_of_the_contract(tiny_engine: Path) -> None:
     assert (logits.shape, deltas.shape) == ((5, 3), (5, 8))
 
 
-def test_sessions_do_not_spin_after_a_run(tiny_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_do_not_spin(tiny_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, str]] = []
     real = onnxruntime.InferenceSession
 
     def spy(model: bytes, options: Any, providers: Sequence[str]) -> Any:
-        seen.append((options.intra_op_num_threads, options.get_session_config_entry("session.force_spinning_stop")))
+        seen.append((options.intra_op_num_threads, options.get_session_config_entry("session.intra_op.allow_spinning")))
         return real(model, options, providers=providers)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
     open_backend(Engine.open(tiny_engine), "auto", 3)
-    assert seen == [(3, "1")] * 3
+    assert seen == [(3, "0")] * 3
 
 
 def test_a_machine_without_onnxruntime(tiny_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sdk.backends import Backend, open_backend
 from sdk.cli.main import main
 from sdk.cli.predict import plan_overlays
+from sdk.engine import Engine
 from sdk.errors import InputError
 from sdk.images import read_image
 from sdk.instances import Instances
@@ -146,7 +148,22 @@ def test_options_reach_the_segmenter(folder: Path, tiny_engine: Path, capsys: py
     assert report("--classes", "cold")["pictures"][0]["counts"] == {"cold": 1}
     assert report("--classes", "0,cold")["pictures"][0]["counts"] == {"warm": 1, "cold": 1}
     assert report("--conf", 0, "--iou", 1, "--max-det", 7)["pictures"][0]["instances"] == 7
-    assert report("--threads", 1, "--mask-threshold", 0.7)["pictures"][0]["instances"] == 2
+    assert report("--mask-threshold", 0.7)["pictures"][0]["instances"] == 2
+
+
+def test_threads_count_for_the_network_and_the_native_steps(folder: Path, tiny_engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native: list[int] = []
+    network: list[int] = []
+    real = open_backend
+
+    def spy(engine: Engine, device: str, threads: int) -> Backend:
+        network.append(threads)
+        return real(engine, device, threads)
+
+    monkeypatch.setattr("sdk.ops.set_num_threads", native.append)
+    monkeypatch.setattr("sdk.segmenter.open_backend", spy)
+    assert run(folder / "a.png", "--engine", tiny_engine, "--threads", 1) == 0
+    assert native == network == [1]
 
 
 def test_json_report(folder: Path, tiny_engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
