@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-import pytest
+# torch's OpenMP threads spin at barriers by default; beside another job on the same cores that makes both many times slower.
+# This must be set before anything imports torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-from sdk.engine import Engine
-from tests.sdk import tiny
+import pytest  # noqa: E402
+
+from sdk.engine import Engine  # noqa: E402
+from tests.sdk import tiny  # noqa: E402
 
 
 @pytest.fixture(scope="session")
