@@ -8,10 +8,10 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-import pytest  # noqa: E402
+import pytest
 
-from sdk.engine import Engine  # noqa: E402
-from tests.sdk import tiny  # noqa: E402
+from sdk.engine import Engine
+from tests.sdk import tiny
 
 
 @pytest.fixture(scope="session")
