@@ -1,0 +1,1 @@
+"""The native core without Python, under the compiler's sanitizers."""
