@@ -132,7 +132,7 @@ NUCLEI = TrainConfig(
         head=HeadConfig(channels=96),
     ),
     augment=AugmentConfig(crop=256, scale=(0.7, 1.5), rotate90=True, gamma=0.7, contrast=0.3, brightness=5.0, grey=0.2, invert=0.1),
-    iterations=5600,
+    iterations=5000,
     batch=4,
     optimizer="adamw",
     learning_rate=1e-3,
