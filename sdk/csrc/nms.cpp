@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "arithmetic.h"
 #include "common.h"
-#include "math.h"
 
 namespace kerf {
 namespace {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "arithmetic.h"
 #include "common.h"
-#include "math.h"
 #include "rle.h"
 #include "thread_pool.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "math.h"
+#include "arithmetic.h"
 #include "nms.h"
 #include "thread_pool.h"
 

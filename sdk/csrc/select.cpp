@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <mutex>
 
+#include "arithmetic.h"
 #include "common.h"
-#include "math.h"
 #include "nms.h"
 #include "thread_pool.h"
 

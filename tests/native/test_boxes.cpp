@@ -3,8 +3,8 @@
 #include <random>
 #include <vector>
 
+#include "arithmetic.h"
 #include "check.h"
-#include "math.h"
 #include "nms.h"
 #include "proposals.h"
 #include "select.h"
