@@ -10,7 +10,7 @@ NATIVE := setup.py pyproject.toml constraints.txt $(shell find sdk/csrc -type f)
 .PHONY: demo test test-slow lint bench clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/python examples/demo.py --out out
+	$(BIN)/python examples/segment_picture.py --conf 0.5 --out out
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow"

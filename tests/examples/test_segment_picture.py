@@ -22,3 +22,13 @@ def test_the_example_runs(tiny_engine: Path, tmp_path: Path) -> None:
     assert "trunk" in output
     assert len(json.loads((tmp_path / "out/squares.json").read_text())) == 2
     assert read_image(tmp_path / "out/squares.png").shape == (96, 128)
+
+
+def test_the_demo_finds_the_coins(tmp_path: Path) -> None:
+    output = subprocess.run(
+        [sys.executable, EXAMPLE, "--conf", "0.5", "--out", tmp_path], check=True, capture_output=True, text=True
+    ).stdout
+    results = json.loads((tmp_path / "coins.json").read_text())
+    assert output.startswith(f"{len(results)} instances in ")
+    assert len(results) >= 20
+    assert read_image(tmp_path / "coins.png").shape == (303, 384)
