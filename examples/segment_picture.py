@@ -2,18 +2,24 @@
 
 python examples/segment_picture.py [PICTURE] [--engine nuclei] [--conf 0.5] [--out out]
 
-Without a picture it takes a photograph that comes inside scikit-image, `coins`. The shipped engine `nuclei` was trained on cell nuclei and has
-never seen a coin, but round things that touch are what it knows.
+Without a picture it takes a photograph that comes inside scikit-image, `coins`. The shipped engine `nuclei` was trained on cell nuclei and
+has never seen a coin, but round things that touch are what it knows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import sdk
+
+
+def photograph_of_coins() -> Path:
+    """Returns the path of a picture that scikit-image brings along."""
+    import skimage
+
+    return Path(skimage.__file__).parent / "data/coins.png"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--conf", type=float, help="keep instances with a score above this; default: the engine's")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the overlay and the JSON")
     options = parser.parse_args(arguments)
-    picture = options.picture or Path(find_spec("skimage").origin).parent / "data/coins.png"
+    picture = options.picture or photograph_of_coins()
 
     segmenter = sdk.Segmenter(options.engine)
     segmenter.warmup()  # so that the times below are those of any later picture
