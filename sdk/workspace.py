@@ -38,6 +38,11 @@ class Workspace:
             pyramid.set(list(features))
         return pyramid
 
+    def release(self) -> None:
+        """Lets go of what belongs to the last picture, above all the trunk's outputs: the runtime can use their memory for the next one."""
+        for pyramid in self._pyramids.values():
+            pyramid.clear()
+
 
 class WorkspacePool:
     """As many workspaces as predictions ever ran at once; safe to use from many threads."""
@@ -54,5 +59,6 @@ class WorkspacePool:
         try:
             yield workspace
         finally:
+            workspace.release()
             with self._lock:
                 self._free.append(workspace)

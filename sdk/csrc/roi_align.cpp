@@ -155,6 +155,11 @@ void Pyramid::set(const std::vector<FeatureMap>& maps) {
     for (size_t l = 0; l < levels_.size(); ++l) levels_[l].set(maps[l]);
 }
 
+void Pyramid::clear() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (ChannelsLast& level : levels_) level.set(FeatureMap{});
+}
+
 namespace {
 
 std::vector<Roi> place_rois(const PooledBoxes& rois, const PoolRule& rule, const std::vector<double>& strides,

@@ -34,6 +34,9 @@ public:
     // One map per stride, all with the same B and C.
     void set(const std::vector<FeatureMap>& maps);
 
+    // Forgets the maps, keeps the memory of the copy.
+    void clear();
+
     // out: (N, C, P, P). Throws InputError when an image index is outside the batch or the maps do not have `channels` channels
     // (another thread may have called set() since the caller made `out`).
     void roi_align(const PooledBoxes& rois, const PoolRule& rule, int64_t channels, float* out);

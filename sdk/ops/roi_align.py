@@ -36,6 +36,10 @@ class Pyramid:
         """
         self._core.set(list(features))
 
+    def clear(self) -> None:
+        """Lets go of the feature maps and keeps the copy's memory for the next `set`; `roi_align` is an error until then."""
+        self._core.clear()
+
     def roi_align(
         self,
         boxes: NDArray[np.float32],

@@ -35,9 +35,18 @@ public:
         arrays_.swap(arrays);
     }
 
+    void clear() {
+        {
+            const py::gil_scoped_release release;
+            pyramid_.clear();
+        }
+        arrays_.clear();
+    }
+
     py::array_t<float> roi_align(const py::object& boxes_in, const py::object& batch_in, int64_t output_size, int64_t sampling_ratio,
                                  const py::object& level_in, const py::object& out) {
         const auto boxes = input<float>(boxes_in, "boxes", {"N", 4});
+        require(!arrays_.empty(), "the pyramid was cleared; call set() with feature maps first");
         const int64_t count = boxes.shape(0), channels = arrays_.front().shape(1);
         const auto batch = input<int32_t>(batch_in, "batch", {Dim("N", count)});
         check_range(static_cast<double>(output_size), "output_size", 1, 256);
@@ -90,6 +99,7 @@ void bind_roi_align(py::module_& module) {
              }),
              py::arg("features"), py::arg("strides"))
         .def("set", &PyramidHandle::set, py::arg("features"))
+        .def("clear", &PyramidHandle::clear)
         .def("roi_align", &PyramidHandle::roi_align, py::arg("boxes"), py::arg("batch"), py::arg("output_size"), py::arg("sampling_ratio"),
              py::arg("level"), py::arg("out"));
 }

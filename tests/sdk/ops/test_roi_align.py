@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,25 @@ def test_the_pyramid_keeps_its_arrays_alive() -> None:
     scratch = [np.full_like(f, 9e9) for f in features]  # would take the freed memory
     np.testing.assert_allclose(pyramid.roi_align(boxes, np.zeros(10, np.int32), 7), want, atol=1e-4)
     assert len(scratch) == 4
+
+
+def test_clear_lets_go_of_the_arrays() -> None:
+    rng = np.random.default_rng(5)
+    features, boxes, batch = (
+        [rng.standard_normal((1, 4, 8, 8)).astype(np.float32)],
+        np.array([[0, 0, 8, 8]], np.float32),
+        np.zeros(1, np.int32),
+    )
+    pyramid = Pyramid(features, [1])
+    expected = pyramid.roi_align(boxes, batch, 2)
+    held = sys.getrefcount(features[0])
+    pyramid.clear()
+    assert sys.getrefcount(features[0]) == held - 1
+    with pytest.raises(InputError, match="cleared"):
+        pyramid.roi_align(boxes, batch, 2)
+    pyramid.clear()
+    pyramid.set(features)
+    np.testing.assert_array_equal(pyramid.roi_align(boxes, batch, 2), expected)
 
 
 def test_values_that_are_not_finite_stay_where_they_are() -> None:
