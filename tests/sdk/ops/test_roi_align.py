@@ -147,21 +147,19 @@ def test_the_pyramid_keeps_its_arrays_alive() -> None:
 
 
 def test_clear_lets_go_of_the_arrays() -> None:
-    rng = np.random.default_rng(5)
-    features, boxes, batch = (
-        [rng.standard_normal((1, 4, 8, 8)).astype(np.float32)],
-        np.array([[0, 0, 8, 8]], np.float32),
-        np.zeros(1, np.int32),
-    )
-    pyramid = Pyramid(features, [1])
+    feature = np.random.default_rng(5).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    boxes, batch = np.array([[0, 0, 8, 8]], np.float32), np.zeros(1, np.int32)
+    counts = [sys.getrefcount(feature)]
+    pyramid = Pyramid([feature], [1])
+    counts.append(sys.getrefcount(feature))
     expected = pyramid.roi_align(boxes, batch, 2)
-    held = sys.getrefcount(features[0])
     pyramid.clear()
-    assert sys.getrefcount(features[0]) == held - 1
+    counts.append(sys.getrefcount(feature))
+    assert counts == [counts[0], counts[0] + 1, counts[0]]
     with pytest.raises(InputError, match="cleared"):
         pyramid.roi_align(boxes, batch, 2)
     pyramid.clear()
-    pyramid.set(features)
+    pyramid.set([feature])
     np.testing.assert_array_equal(pyramid.roi_align(boxes, batch, 2), expected)
 
 
