@@ -1,10 +1,9 @@
-# Two commands: `make demo` segments a real micrograph, `make test` checks everything. Both set up what they need in .venv.
+# Two commands: `make demo` segments a real photograph, `make test` checks everything. Both set up what they need in .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-# What the installed package is made of: a change here installs again.
-SOURCES := setup.py pyproject.toml constraints.txt $(shell find sdk -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.engine')
+# A change here builds again.
 NATIVE := setup.py pyproject.toml constraints.txt $(shell find sdk/csrc -type f)
 
 .PHONY: demo test test-slow lint bench clean
@@ -31,14 +30,15 @@ bench: $(VENV)/test.stamp
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo.stamp: $(SOURCES) | $(BIN)/python
-	$(PIP) ".[demo]"
+# Editable, so that what runs is what lies here. setuptools and pybind11 come first because nothing is isolated.
+$(VENV)/demo.stamp: $(NATIVE) | $(BIN)/python
+	$(PIP) setuptools pybind11
+	$(PIP) --no-build-isolation -e ".[demo]"
 	touch $@
 
-# Editable, so that the tests run on the working tree; setuptools and pybind11 come first because nothing is isolated here.
 $(VENV)/test.stamp: $(NATIVE) | $(BIN)/python
 	$(PIP) setuptools pybind11
-	$(PIP) --no-build-isolation -e ".[dev]"
+	KERF_WERROR=1 $(PIP) --no-build-isolation -e ".[dev]"
 	touch $@
 
 clean:

@@ -1,6 +1,6 @@
 """Builds the native core `sdk._core`; everything else about the package is in pyproject.toml.
 
-Environment: `KERF_WERROR=0` lets warnings pass (a compiler newer than ours), `KERF_JOBS` sets the parallel compiles (2).
+Environment: `KERF_WERROR=1` makes warnings errors (`make test` and CI do), `KERF_JOBS` sets the parallel compiles (2).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SYSTEM_HEADERS = [f"-isystem{path}" for path in (pybind11.get_include(), sysconf
 # No contraction into fused multiply-adds: results are the same on every machine. No errno, no traps: more loops vectorise.
 ARITHMETIC = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 # psabi notes concern vector types in signatures across compilers; ours never leave a function.
-WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", *([] if os.environ.get("KERF_WERROR") == "0" else ["-Werror"])]
+WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", *(["-Werror"] if os.environ.get("KERF_WERROR") == "1" else [])]
 
 core = Pybind11Extension(
     "sdk._core",

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     picture = options.picture or photograph_of_coins()
 
     segmenter = sdk.Segmenter(options.engine)
-    segmenter.warmup()  # so that the times below are those of any later picture
+    segmenter.warmup()  # the first prediction allocates: the times below are those of a later one, but for "read", which loads a decoder
     instances = segmenter.predict(picture, conf=options.conf)
 
     overlay, coco = (options.out / f"{picture.stem}{ending}" for ending in (".png", ".json"))
@@ -42,7 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     print(f"{len(instances)} instances in {picture} ({instances.shape[1]} x {instances.shape[0]})")
     for one in instances[:5]:
-        print(f"  {one.class_name(one.labels[0])} {one.scores[0]:.2f}, {one.masks.sum()} pixels, box {one.boxes[0].round(1).tolist()}")
+        box = [round(value, 1) for value in one.boxes[0].tolist()]
+        print(f"  {one.class_name(one.labels[0])} {one.scores[0]:.2f}, {one.masks.sum()} pixels, box {box}")
     print(f"overlay: {overlay}\nCOCO results: {coco}")
     print("milliseconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in instances.speed.items()))
 

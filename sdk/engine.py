@@ -151,12 +151,12 @@ def _check_version(path: Path, values: Mapping[str, Any]) -> None:
     if version > FORMAT_VERSION:
         raise EngineMismatchError(
             f"{path}: engine format version {version}, but Kerf {__version__} reads versions up to {FORMAT_VERSION}; "
-            "upgrade with `pip install --upgrade kerf-sdk`, or export the engine again with this version"
+            "upgrade Kerf, or export the engine again with this version"
         )
     if kind != "segmenter":
         raise EngineMismatchError(
             f"{path}: an engine of kind {kind!r:.60}, but Kerf {__version__} runs engines of kind 'segmenter' here; "
-            "give a segmenter, or upgrade with `pip install --upgrade kerf-sdk`"
+            "give a segmenter, or upgrade Kerf"
         )
 
 

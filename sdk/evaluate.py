@@ -199,5 +199,5 @@ def _pycocotools() -> tuple[Any, Any, Any]:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise BackendError(f"evaluation needs pycocotools ({error}); pip install 'kerf-sdk[eval]'") from error
+        raise BackendError(f"evaluation needs pycocotools ({error}); pip install pycocotools") from error
     return COCO, COCOeval, mask.area

@@ -70,9 +70,9 @@ def read_image(source: ImageSource, *, color: str = "bgr", max_pixels: int | Non
     """Reads a picture.
 
     Args:
-        source: a path; the bytes of a picture file; a PIL image (used as it stands, at its current frame); or a NumPy array (H, W, 3),
-            (H, W, 1) or (H, W): uint8, or floating point with all values from 0 to 1, which are scaled to 0..255. JPEG, PNG,
-            TIFF, BMP, WebP, GIF and PPM files can be read; a file's EXIF orientation is applied. A `Picture` is returned as it is.
+        source: a path; the bytes of a picture file; a PIL image (at its current frame); or a NumPy array (H, W, 3), (H, W, 1) or (H, W):
+            uint8, or floating point with all values from 0 to 1, which are scaled to 0..255. JPEG, PNG, TIFF, BMP, WebP, GIF and PPM
+            files can be read. The EXIF orientation of files and PIL images is applied. A `Picture` is returned as it is.
         color: channel order of NumPy arrays, "bgr" (as from OpenCV) or "rgb"; files and PIL images know theirs.
         max_pixels: most pixels (height times width) a picture may have, checked before it is decoded; None for no limit.
         alpha: "error" refuses a picture with transparency, "drop" uses its colours and ignores the transparency.
@@ -114,12 +114,12 @@ def check_options(color: str, max_pixels: int | None, alpha: str) -> None:
         raise InputError(f"max_pixels must be a positive number of pixels or None, got {max_pixels!r}")
 
 
-def find_images(sources: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> list[str]:
+def find_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> list[str]:
     """Expands files, folders and glob patterns into picture files.
 
     Args:
-        sources: paths and patterns. A file is taken as it is, even if missing: reading it will say so. A folder gives the files in
-            it whose ending is one of `SUFFIXES`, a pattern ("scans/*.png", "**" for any depth) those it matches.
+        sources: paths and patterns, or one of them. A file is taken as it is, even if missing: reading it will say so. A folder gives the
+            files in it whose ending is one of `SUFFIXES`, a pattern ("scans/*.png", "**" for any depth) those it matches.
         recursive: whether folders are searched with all their subfolders.
 
     Returns:
@@ -129,7 +129,7 @@ def find_images(sources: Iterable[str | os.PathLike[str]], *, recursive: bool = 
         ImageError: a folder or pattern without a picture, code "no-pictures".
     """
     found: dict[str, None] = {}
-    for source in sources:
+    for source in [sources] if isinstance(sources, (str, os.PathLike)) else sources:
         text = os.fspath(source)
         if os.path.isdir(text):
             matches = sorted(_in_folder(text, recursive))
@@ -162,9 +162,10 @@ def _open(path: str) -> io.BufferedReader:
     try:
         return open(path, "rb")
     except FileNotFoundError:
-        raise ImageError(f"{path}: no such file", code="missing") from None
+        hint = "; sdk.find_images lists the pictures of a pattern" if glob.has_magic(path) else ""
+        raise ImageError(f"{path}: no such file{hint}", code="missing") from None
     except IsADirectoryError:
-        raise ImageError(f"{path}: a folder, not a picture; sdk.images.find_images lists the pictures in it", code="directory") from None
+        raise ImageError(f"{path}: a folder, not a picture; sdk.find_images lists the pictures in it", code="directory") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         raise ImageError(f"{path!r}: cannot be opened: {error}", code="unreadable") from error
 
@@ -297,8 +298,7 @@ def _from_pil(image: Any, what: str, max_pixels: int | None, alpha: str, *, from
                 _check_png_sums(image.fp, what)
         image.load()
         _check_alpha(image, what, alpha)  # a PNG may state its transparency after the pixels
-        if from_file:
-            image = ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image)  # a copy; without the tag afterwards, so nothing is turned twice
         grey = image.mode in ("1", "L", "LA", "La")
         pixels = np.asarray(image.convert("L" if grey else "RGB"))
     except ImageError:
@@ -380,4 +380,6 @@ def _undecodable(what: str, error: BaseException) -> ImageError:
         word in text.lower() for word in ("truncated", "reached eof", "end of file", "not enough image data", "requires a buffer")
     )
     code = "truncated" if truncated else "corrupt"
+    if "unknown pixel mode" in text:
+        return ImageError(f"{what}: a kind of picture that cannot be read here ({text}); save it as an 8-bit PNG", code="mode")
     return ImageError(f"{what}: {code}, it cannot be decoded ({text or type(error).__name__}); copy or save it again", code=code)

@@ -167,7 +167,8 @@ class Instances:
     def polygons(self) -> list[list[list[NDArray[np.int32]]]]:
         """Returns the outlines: instance -> parts -> rings of (n, 2) int32 x, y; the first ring is the outer one, the others are holes.
 
-        Vertices are pixel corners, so the area of the rings is exactly the pixels of the mask.
+        Vertices are pixel corners, so the area of the rings is exactly the pixels of the mask; an empty mask has no parts. Programs that
+        count pixel centres (`cv2.fillPoly`) fill half a pixel more on the right and below.
         """
         return ops.polygons(self.crops)
 

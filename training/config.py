@@ -9,7 +9,7 @@ from sdk.config import Config, ResizeRule, require
 
 @dataclass(frozen=True, kw_only=True)
 class RPNConfig(Config):
-    """Region proposal network (METHODS section A)."""
+    """Region proposal network (Ren et al. 2015), with Detectron2's numbers."""
 
     anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)  # one per level P2..P6, input pixels
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width

@@ -30,4 +30,4 @@ def open_backend(engine: Engine, device: str, threads: int | None) -> Backend:
     for name in wanted:
         if name in BACKENDS:
             return BACKENDS[name](engine, device, threads)
-    raise BackendError(f"{engine.path}: made for {', '.join(wanted)}; this version of Kerf has {', '.join(BACKENDS)}: upgrade kerf-sdk")
+    raise BackendError(f"{engine.path}: made for {', '.join(wanted)}; this version of Kerf has {', '.join(BACKENDS)}: upgrade Kerf")

@@ -37,7 +37,7 @@ class OnnxRuntimeBackend:
         except ImportError as error:
             raise BackendError(f"this engine needs ONNX Runtime ({error}); pip install onnxruntime") from error
         self.device, self.reason = _choose_device(device, onnxruntime.get_available_providers())
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or usable_cores()
         self._outputs: dict[str, list[str]] = {}
         self._sessions: dict[str, Any] = {}
         for graph, contract in graph_contracts(engine.manifest).items():
@@ -67,6 +67,11 @@ class OnnxRuntimeBackend:
             raise EngineError(f"{engine.path}: ONNX Runtime cannot load graph {graph!r}: {error}; export the engine again") from error
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has in a container or under `taskset`."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
     """ONNX Runtime's exceptions share no base but Exception; these are the ones that opening a model raises."""
     state = onnxruntime.capi.onnxruntime_pybind11_state
@@ -76,6 +81,8 @@ def _errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
 
 def _choose_device(device: str, providers: list[str]) -> tuple[str, str]:
     """Returns the device and the reason for it."""
+    if not isinstance(device, str):
+        raise InputError(f"device must be 'auto', 'cpu' or 'cuda:N', got {device!r}")
     has_cuda = "CUDAExecutionProvider" in providers
     if device == "auto":
         if has_cuda:

@@ -9,6 +9,7 @@ import os
 import platform
 from typing import Any
 
+from sdk.backends.onnxruntime import usable_cores
 from sdk.errors import KerfError
 from sdk.version import __version__
 
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         except importlib.metadata.PackageNotFoundError:
             found[package] = f"not installed ({purpose} needs it)" if purpose else "not installed"
             if not purpose and not (package.startswith("opencv") and _has_other_opencv(found)):
-                problems.append(f"{package} is missing: pip install kerf-sdk")
+                problems.append(f"{package} is missing: install Kerf again: pip install .")
     found.update(_cpu())
     found.update(_native(problems))
     found.update(_engines(problems))
@@ -74,7 +75,7 @@ def _cpu() -> dict[str, str]:
     return {
         "cpu": info.get("model name") or platform.processor() or platform.machine(),
         "cpu features": " ".join(name for name in _FEATURES if name in flags) or "none of those looked for",
-        "cores usable": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}",
+        "cores usable": f"{usable_cores()} of {os.cpu_count()}",
     }
 
 
@@ -86,7 +87,7 @@ def _native(problems: list[str]) -> dict[str, str]:
         found["native core"] = "loads"
     except ImportError as error:
         found["native core"] = f"does not load: {error}"
-        problems.append("the native core does not load: pip install --force-reinstall kerf-sdk")
+        problems.append("the native core does not load: install Kerf again, pip install --force-reinstall . in the checkout")
     try:
         import onnxruntime
 
@@ -106,5 +107,5 @@ def _engines(problems: list[str]) -> dict[str, str]:
             found[f"engine {name}"] = f"{Engine.open(path).manifest.method}, {path.stat().st_size / 1e6:.1f} MB"
         except KerfError as error:
             found[f"engine {name}"] = str(error)
-            problems.append(f"the shipped engine {name} is damaged: pip install --force-reinstall kerf-sdk")
+            problems.append(f"the shipped engine {name} is damaged: install Kerf again, pip install --force-reinstall . in the checkout")
     return found

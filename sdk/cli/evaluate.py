@@ -13,7 +13,7 @@ def add(verbs: Any) -> None:
     parser = verbs.add_parser(
         "eval",
         help="mask and box AP of results against annotations",
-        description="COCO average precision of masks and boxes, whichever all results have. Needs: pip install 'kerf-sdk[eval]'",
+        description="COCO average precision of masks and boxes, whichever all results have. Needs: pip install pycocotools",
     )
     parser.add_argument("--annotations", required=True, metavar="A.json", help="COCO annotations")
     parser.add_argument("--results", required=True, metavar="R.json", help="COCO results, as `kerf predict --save-json` writes them")

@@ -40,8 +40,10 @@ def run(verb: str, arguments: Sequence[str]) -> int:
         if error.name in (package, module):
             raise BackendError(
                 f"kerf {verb} needs the source checkout, the installed package holds the runtime only; "
-                "clone the repository and run there: pip install -e '.[train]'"
+                "clone the repository and run there: pip install -c constraints.txt -e '.[train]'"
             ) from error
-        raise BackendError(f"kerf {verb} needs the package {error.name!r}; in the checkout: pip install -e '.[train]'") from error
+        raise BackendError(
+            f"kerf {verb} needs the package {error.name!r}; in the checkout: pip install -c constraints.txt -e '.[train]'"
+        ) from error
     code: int = target.main(list(arguments))
     return code

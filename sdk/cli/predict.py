@@ -83,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     from sdk.segmenter import Segmenter
 
     started = time.perf_counter()
+    check_outputs(options.out, options.save_json)
     pictures = find_images(options.sources, recursive=options.recursive)
     ids = coco.load_annotations(options.annotations).ids_of(pictures) if options.annotations else None
     overlays = plan_overlays(pictures, options.out) if options.out else {}
@@ -146,6 +147,27 @@ def _predict_one(
     )
 
 
+def check_outputs(folder: Path | None, results: Path | None) -> None:
+    """Finds out before the work begins that its results could not be written.
+
+    Raises:
+        InputError: a folder is a file, or a file is a folder.
+    """
+    if results is not None and results.is_dir():
+        raise InputError(f"--save-json {results}: a folder; give the name of a file in it")
+    for option, path in (("--out", folder), ("--save-json", results.parent if results else None)):
+        existing = next((p for p in (path, *path.parents) if p.exists()), None) if path is not None else None
+        if existing is not None and not existing.is_dir():
+            raise InputError(f"{option}: {existing} is a file, not a folder")
+        if existing is not None and not os.access(existing, os.W_OK):
+            raise InputError(f"{option}: the folder {existing} cannot be written to")
+
+
+def counted(count: int, what: str) -> str:
+    """Returns "1 picture", "2 pictures"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def plan_overlays(pictures: list[str], folder: Path) -> dict[str, Path]:
     """Returns picture -> overlay file: the picture's name with the ending .png, numbered where names meet.
 
@@ -182,11 +204,11 @@ def _print_report(report: _Report, options: argparse.Namespace, seconds: float) 
         print(json.dumps({"pictures": report.pictures, "failures": failures, "results": saved, "mean_speed": mean, "seconds": seconds}))
     else:
         where = "".join([f"; overlays in {options.out}" if options.out and count else "", f"; results in {saved}" if saved else ""])
-        print(f"{count} pictures, {instances} instances, {seconds:.1f} s{where}")
+        print(f"{counted(count, 'picture')}, {counted(instances, 'instance')}, {seconds:.1f} s{where}")
         stages = ", ".join(f"{stage} {value:.1f}" for stage, value in mean.items() if stage != "total")
         if mean:
             print(f"ms per picture: {stages}; total {mean['total']:.1f}")
     if report.failures and not options.json:
-        print(f"kerf: {len(report.failures)} of {count + len(report.failures)} pictures failed:", file=sys.stderr)
+        print(f"kerf: {len(report.failures)} of {counted(count + len(report.failures), 'picture')} failed:", file=sys.stderr)
         for error in report.failures.values():
             print(f"  {error}", file=sys.stderr)

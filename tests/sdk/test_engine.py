@@ -144,7 +144,7 @@ def test_a_bad_file_is_refused_before_any_graph_is_opened(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format_version": 2, "unheard_of": {}}, ("version 2", "up to 1", "pip install --upgrade")),
+        ({"format_version": 2, "unheard_of": {}}, ("version 2", "up to 1", "upgrade Kerf")),
         ({"kind": "refiner", "proposals": None}, ("'refiner'", "'segmenter'")),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, features
+from PIL import Image, ImageFile, ImageOps, features
 
 from sdk.errors import ImageError, InputError
 from sdk.images import Picture, find_images, read_image
@@ -212,7 +212,9 @@ def test_exif_orientation_of_files_is_applied(orientation: int) -> None:
     upright |= {6: np.rot90(RGB, -1), 7: np.rot90(RGB.transpose(1, 0, 2), 2), 8: np.rot90(RGB)}
     data = encode(RGB, "PNG", exif=exif)
     np.testing.assert_array_equal(read_image(data).pixels, upright[orientation])
-    np.testing.assert_array_equal(read_image(Image.open(io.BytesIO(data))).pixels, RGB)  # a PIL image is taken as it stands
+    np.testing.assert_array_equal(read_image(Image.open(io.BytesIO(data))).pixels, upright[orientation])
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))  # by the user already: not turned again
+    np.testing.assert_array_equal(read_image(turned).pixels, upright[orientation])
 
 
 def test_arrays_are_not_copied_and_say_their_order() -> None:
@@ -339,3 +341,15 @@ def test_nothing_to_find_is_an_error(tree: Path, source: str, word: str) -> None
     with pytest.raises(ImageError, match=word) as caught:
         find_images([tree / source])
     assert caught.value.code == "no-pictures"
+
+
+def test_find_images_takes_one_source_too(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(encode(RGB, "PNG"))
+    both = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert find_images(tmp_path) == find_images(str(tmp_path)) == find_images(f"{tmp_path}/*.png") == find_images([tmp_path]) == both
+
+
+def test_a_pattern_given_as_a_picture_gets_a_hint() -> None:
+    with pytest.raises(ImageError, match="find_images"):
+        read_image("pictures/*.png")

@@ -1,4 +1,4 @@
-"""The second stage: class and box of every proposal, METHODS section A."""
+"""The second stage: class and box of every proposal (Girshick 2015; two layers as in Lin et al. 2017)."""
 
 from __future__ import annotations
 

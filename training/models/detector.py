@@ -1,4 +1,4 @@
-"""The two-stage detector: backbone, FPN, RPN, box head and one mask head (METHODS section A)."""
+"""The two-stage detector: backbone, FPN, RPN, box head and one mask head (Mask R-CNN, He et al. 2017)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matching of boxes to ground truth and the balanced sampling that both stages share (METHODS section A)."""
+"""Matching of boxes to ground truth and the balanced sampling that both stages share (Ren et al. 2015, section 3.1.3)."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def assign_levels(boxes: Tensor, levels: int, finest: float = 56.0) -> Tensor:
-    """Pyramid level (N,) of each box, 0 = P2 (METHODS section A, level assignment)."""
+    """Pyramid level (N,) of each box, 0 = P2 (Lin et al. 2017, equation 1)."""
     side = torch.sqrt(box_area(boxes))
     return torch.floor(torch.log2(side / finest + 1e-6)).clamp(0, levels - 1).long()
 
@@ -167,7 +167,7 @@ def _sample_counts(extent: Tensor, bins: int, sampling_ratio: int) -> Tensor:
 
 
 def paste_masks(mask_logits: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """Full-picture bitmaps (N, H, W) bool of mask logits (N, Hm, Wm) in boxes (N, 4) (METHODS section A, paste)."""
+    """Full-picture bitmaps (N, H, W) bool of mask logits (N, Hm, Wm) in boxes (N, 4) (``docs/operators.md``, paste)."""
     if len(boxes) == 0:
         return torch.zeros((0, *size), dtype=torch.bool, device=boxes.device)
     h, w = size

@@ -1,4 +1,4 @@
-"""Region proposal network (Ren et al. 2015) over P2..P6, METHODS section A."""
+"""Region proposal network (Ren et al. 2015) over P2..P6 of a feature pyramid (Lin et al. 2017)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def propose(self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], sizes: list[tuple[int, int]]) -> list[Tensor]:
-        """Proposals (N, 4) of every picture (METHODS section A, proposals)."""
+        """Proposals (N, 4) of every picture (``docs/operators.md``, proposals)."""
         pre, post = (
             (self.config.pre_nms_train, self.config.post_nms_train)
             if self.training

@@ -15,6 +15,7 @@ from sdk.backends.base import graph_contracts
 from sdk.config import MaskSpec, PoolSpec
 from sdk.engine import Engine
 from sdk.errors import BackendError, InputError
+from sdk.segmenter import Segmenter
 from tests.sdk import tiny
 
 
@@ -114,3 +115,9 @@ def test_a_backend_is_one_row(tiny_engine: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(BACKENDS, "onnxruntime", lambda engine, device, threads: Echo())
     assert open_backend(Engine.open(tiny_engine), "cpu", None).run("box", {}) == ["box"]
+
+
+@pytest.mark.parametrize("device", [0, None, ["cpu"]])
+def test_a_device_that_is_no_text_is_an_input_error(device: object, tiny_engine: Path) -> None:
+    with pytest.raises(InputError, match="device"):
+        Segmenter(tiny_engine, device=device)  # type: ignore[arg-type]

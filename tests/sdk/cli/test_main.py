@@ -108,7 +108,7 @@ def test_what_to_install_is_said(missing: str, words: str, monkeypatch: pytest.M
     assert main(["train", "--help"]) == 2
     error = capsys.readouterr().err
     assert words in error
-    assert "pip install -e '.[train]'" in error
+    assert "pip install -c constraints.txt -e '.[train]'" in error
 
 
 def test_progress_is_for_terminals_only(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,4 +230,17 @@ def test_recursive(folder: Path, tiny_engine: Path, tmp_path: Path, capsys: pyte
     shutil.copy(folder / "a.png", tmp_path / "top" / "sub")
     assert run(tmp_path / "top", "--engine", tiny_engine) == 2
     assert run(tmp_path / "top", "--engine", tiny_engine, "--recursive") == 0
-    assert "1 pictures, 2 instances" in capsys.readouterr().out
+    assert "1 picture, 2 instances" in capsys.readouterr().out
+
+
+def test_unwritable_outputs_are_found_before_the_work(tmp_path: Path, tiny_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "a.png"
+    Image.fromarray(tiny.squares()).save(picture)
+    afile = tmp_path / "afile"
+    afile.write_text("keep")
+    for arguments in (["--save-json", str(tmp_path)], ["--save-json", str(afile / "x.json")], ["--out", str(afile)]):
+        assert main(["predict", str(picture), "--engine", str(tiny_engine), *arguments]) == 2
+        captured = capsys.readouterr()
+        assert "folder" in captured.err
+        assert "ms" not in captured.out
+    assert afile.read_text() == "keep"

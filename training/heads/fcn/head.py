@@ -1,4 +1,4 @@
-"""Mask R-CNN's fully convolutional head (He et al. 2017; METHODS section A, baseline mask head)."""
+"""Mask R-CNN's fully convolutional head (He et al. 2017, figure 4 right)."""
 
 from __future__ import annotations
 
