@@ -25,6 +25,7 @@ lint: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.ops_roi_align
 	$(BIN)/python -m benchmarks.ops_paste_rle
+	$(BIN)/python -m benchmarks.ops_detect
 	$(BIN)/python -m benchmarks.predict
 
 $(BIN)/python:
