@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from export.graphs import export_graphs
 from export.pack import manifest_of, provenance_of
-from export.verify import Agreement, compare
+from export.verify import TOLERANCE, Agreement, compare
 from sdk.engine import Engine
 from sdk.images import read_image
 from training.checkpoint import load_model
@@ -60,7 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
         agreement = check(model, unchecked, options.check)
         print(json.dumps(agreement.to_dict()))
         if not agreement.ok:
-            print(f"{options.out}: differs from PyTorch by more than {agreement.to_dict()['tolerance']}; not written", file=sys.stderr)
+            why = (
+                f"differs from PyTorch by more than {TOLERANCE}"
+                if agreement.instances
+                else "found nothing to compare; give --check pictures with objects"
+            )
+            print(f"{options.out}: {why}; not written", file=sys.stderr)
             return 1
         Engine.write(options.out, manifest.replace(verified=agreement.to_dict()), graphs)
     finally:

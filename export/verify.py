@@ -36,7 +36,11 @@ class Agreement:
 
     @property
     def ok(self) -> bool:
-        return self.unmatched <= 2 * NEAR_TIES * self.instances and max(self.boxes, self.scores, self.mask_logits) <= TOLERANCE
+        return (
+            self.instances > 0
+            and self.unmatched <= 2 * NEAR_TIES * self.instances
+            and max(self.boxes, self.scores, self.mask_logits) <= TOLERANCE
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {"against": "torch", "tolerance": TOLERANCE, **asdict(self)}

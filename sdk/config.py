@@ -116,6 +116,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return {str(key): _convert(item, args[1], f"{where}.{key}") for key, item in value.items()}
     if isinstance(hint, type) and issubclass(hint, Config):
         return value if isinstance(value, hint) else hint.from_dict(value, where=where)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**31:
+        raise ConfigError(f"{where}: the number is too large: {_kind(value)}")
     if hint is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ConfigError(f"{where}: expected a finite number, got {_kind(value)}")

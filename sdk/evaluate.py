@@ -95,7 +95,17 @@ def _load_truth(annotations: PathLike | Mapping[str, Any]) -> dict[str, Any]:
     for position, annotation in enumerate(values["annotations"]):
         if missing := [key for key in ("image_id", "category_id", "area", "bbox", "segmentation") if key not in annotation]:
             raise InputError(f"{where}: annotations[{position}] lacks {', '.join(missing)}")
+    _check_truth(values, where)
     return dict(values)
+
+
+def _check_truth(values: Mapping[str, Any], where: str) -> None:
+    """Malformed run lengths make pycocotools hang or crash."""
+    shapes = {image["id"]: (image["height"], image["width"]) for image in values["images"]}
+    for position, annotation in enumerate(values["annotations"]):
+        at = f"{where}: annotations[{position}]"
+        if annotation["image_id"] in shapes and isinstance(annotation["segmentation"], Mapping):
+            coco_format.parse_segmentation(annotation["segmentation"], shapes[annotation["image_id"]], at)
 
 
 def _load_results(results: PathLike | Sequence[Mapping[str, Any]]) -> tuple[Sequence[Any], str]:
@@ -132,7 +142,9 @@ def _check_results(truth: Mapping[str, Any], results: Sequence[Any], where: str,
         if not isinstance(result["score"], (int, float)) or not math.isfinite(result["score"]):
             raise InputError(f"{at}: score must be a finite number, got {result['score']!r:.60}")
         box = result.get("bbox")
-        if "bbox" in iou_types and not (isinstance(box, Sequence) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)):
+        if "bbox" in iou_types and not (
+            isinstance(box, Sequence) and len(box) == 4 and all(isinstance(v, (int, float)) and abs(v) < 1e9 for v in box)
+        ):
             raise InputError(f"{at}: box AP needs a bbox of four numbers, got {box!r:.60}")
         if "segm" in iou_types:
             if "segmentation" not in result:

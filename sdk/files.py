@@ -17,11 +17,17 @@ PathLike = str | os.PathLike[str]
 def atomic_writer(path: PathLike) -> Iterator[BinaryIO]:
     """Opens a temporary file beside `path` and renames it to `path` when the block ends well.
 
-    When the block raises, `path` stays as it was and the temporary file is gone. Missing folders are made.
+    When the block raises, `path` stays as it was and the temporary file is gone. Missing folders are made. A link is followed; what is no
+    regular file (a terminal, a pipe, /dev/null) is written to directly.
     """
-    target = Path(path)
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        with open(path, "wb") as stream:
+            yield stream
+        return
+    target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    # A short name: the target's own may already be as long as the file system allows.
+    handle, temporary = tempfile.mkstemp(prefix=".kerf-", suffix=".part", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream

@@ -159,6 +159,8 @@ def _is_picture_file(path: str) -> bool:
 
 
 def _open(path: str) -> io.BufferedReader:
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):  # opening a pipe would wait for its writer
+        raise ImageError(f"{path}: not a regular file; give its content as bytes", code="unreadable")
     try:
         return open(path, "rb")
     except FileNotFoundError:
@@ -267,7 +269,10 @@ def _plugin(start: bytes) -> Any:
 
 
 def _decode(stream: Any, what: str, max_pixels: int | None, alpha: str) -> tuple[NDArray[np.uint8], str]:
-    start = stream.read(16)
+    try:
+        start = stream.read(16)
+    except OSError as error:
+        raise ImageError(f"{what}: cannot be read: {error.strerror or error}", code="unreadable") from error
     if not start:
         raise ImageError(f"{what}: empty, zero bytes", code="truncated")
     plugin = _plugin(start)
@@ -276,9 +281,13 @@ def _decode(stream: Any, what: str, max_pixels: int | None, alpha: str) -> tuple
             f"{what}: not a picture that can be read (it starts with {start[:8]!r}); JPEG, PNG, TIFF, BMP, WebP, GIF and PPM can",
             code="not-an-image",
         )
+    from PIL import Image
+
     stream.seek(0)
     try:
         image = plugin(stream)
+    except Image.DecompressionBombError as error:  # some readers ask Pillow's own limit, whatever ours is
+        raise ImageError(f"{what}: {error}; scale it down", code="too-many-pixels") from error
     except _DECODE_ERRORS as error:
         raise _undecodable(what, error) from error
     return _from_pil(image, what, max_pixels, alpha, from_file=True)
@@ -305,6 +314,10 @@ def _from_pil(image: Any, what: str, max_pixels: int | None, alpha: str, *, from
         raise
     except (*_DECODE_ERRORS, Image.DecompressionBombError) as error:
         raise _undecodable(what, error) from error
+    except MemoryError as error:
+        raise ImageError(
+            f"{what}: {image.width} x {image.height} pixels do not fit into memory; scale it down", code="too-many-pixels"
+        ) from error
     return pixels, "grey" if grey else "rgb"
 
 

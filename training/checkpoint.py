@@ -7,16 +7,22 @@ and what ``kerf export`` and fine-tuning need.
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sdk.errors import KerfError
 from training.config import TrainConfig
 from training.models.detector import Detector
 
 FORMAT = 1
+
+
+class CheckpointError(KerfError, ValueError):
+    """A file is no checkpoint, or one of another version."""
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -29,18 +35,26 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 def load(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint; only tensors and plain values are accepted, never code."""
-    content: dict[str, Any] = torch.load(Path(path), map_location="cpu", weights_only=True)
-    if content.get("format") != FORMAT:
-        raise ValueError(f"{path}: checkpoint format {content.get('format')}, this version reads {FORMAT}")
+    try:
+        content: dict[str, Any] = torch.load(Path(path), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a checkpoint that can be read ({str(error)[:200]})"
+        raise CheckpointError(f"{path}: {reason}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{path}: checkpoint format {found}, this version reads {FORMAT}")
     return content
 
 
 def load_model(path: str | Path) -> tuple[Detector, TrainConfig]:
     """The trained model (its averaged weights where training kept them) in evaluation mode, and its training config."""
     content = load(path)
-    config = TrainConfig.from_dict(content["config"])
-    model = Detector(config.model)
-    model.load_state_dict(content["ema"] or content["model"])
+    try:
+        config = TrainConfig.from_dict(content["config"])
+        model = Detector(config.model)
+        model.load_state_dict(content["ema"] or content["model"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:  # RuntimeError: missing, left-over or misshapen weights, all named
+        raise CheckpointError(f"{path}: its weights and its configuration do not fit this version: {error}") from error
     return model.eval(), config
 
 

@@ -38,6 +38,8 @@ class OnnxRuntimeBackend:
             raise BackendError(f"this engine needs ONNX Runtime ({error}); pip install onnxruntime") from error
         self.device, self.reason = _choose_device(device, onnxruntime.get_available_providers())
         self.threads = threads or usable_cores()
+        self._errors = _errors(onnxruntime)
+        self._path = engine.path
         self._outputs: dict[str, list[str]] = {}
         self._sessions: dict[str, Any] = {}
         for graph, contract in graph_contracts(engine.manifest).items():
@@ -48,7 +50,10 @@ class OnnxRuntimeBackend:
 
     def run(self, graph: str, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Runs a graph; see `sdk.backends.base.Backend`."""
-        outputs: list[NDArray[Any]] = self._sessions[graph].run(self._outputs[graph], feeds)
+        try:
+            outputs: list[NDArray[Any]] = self._sessions[graph].run(self._outputs[graph], feeds)
+        except self._errors as error:
+            raise EngineError(f"{self._path}: graph {graph!r} failed: {error}; export the engine again") from error
         return outputs
 
     def _open(self, onnxruntime: Any, engine: Engine, graph: str) -> Any:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from sdk.cli import checks, evaluate, forward, info, predict
 from sdk.errors import KerfError
 from sdk.version import __version__
 
 EXIT_CODES = (
-    "exit codes: 0 done; 1 done, but some pictures failed or a check did; 2 bad usage, input or engine, nothing done; 130 interrupted"
+    "exit codes: 0 done; 1 done, but some pictures failed or a check did; 2 bad usage, input or engine, nothing done; "
+    "130 interrupted; 143 terminated"
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold what a terminal cannot show
+    before = _on_termination(_terminated) if arguments is None else None
     try:
         if given and given[0] in forward.TARGETS:  # these have parsers of their own
             return forward.run(given[0], given[1:])
@@ -38,6 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("kerf: interrupted", file=sys.stderr)
         return 130
+    finally:
+        if before is not None:
+            _on_termination(before)
+
+
+def _on_termination(handler: Any) -> Any:
+    """Sets the handler of SIGTERM and returns the one before."""
+    return signal.signal(signal.SIGTERM, handler)
+
+
+def _terminated(number: int, frame: object) -> None:
+    """Leaves through the cleaning up that an exception brings: no half-written file stays behind."""
+    raise SystemExit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

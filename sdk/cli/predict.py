@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
     pictures = find_images(options.sources, recursive=options.recursive)
     ids = coco.load_annotations(options.annotations).ids_of(pictures) if options.annotations else None
     overlays = plan_overlays(pictures, options.out) if options.out else {}
+    check_overwriting(options.save_json, [*pictures, *([options.annotations] if options.annotations else [])])
     segmenter = Segmenter(
         options.engine,
         device=options.device,
@@ -107,13 +109,15 @@ def run(options: argparse.Namespace) -> int:
                 _predict_one(segmenter, path, image_id, overlays.get(path), classes, options, report)
             except ImageError as error:
                 report.failures[path] = str(error)
+            except OSError as error:  # of the overlay: the next one may be written
+                report.failures[path] = f"{path}: its overlay {overlays.get(path)} cannot be written: {error.strerror or error}"
             else:
                 if not options.json and not progress.shown:
                     _print_picture(report.pictures[-1])
             progress.step()
     finally:
         progress.close()
-    if options.save_json and report.pictures:
+    if options.save_json and (report.pictures or report.results):
         coco.write_results(options.save_json, report.results)
     _print_report(report, options, time.perf_counter() - started)
     return 1 if report.failures else 0
@@ -161,6 +165,14 @@ def check_outputs(folder: Path | None, results: Path | None) -> None:
             raise InputError(f"{option}: {existing} is a file, not a folder")
         if existing is not None and not os.access(existing, os.W_OK):
             raise InputError(f"{option}: the folder {existing} cannot be written to")
+
+
+def check_overwriting(results: Path | None, inputs: Sequence[str | Path]) -> None:
+    """Raises `InputError` when the results would overwrite a picture or the annotations."""
+    if results is not None and results.is_file():
+        for path in inputs:
+            if os.path.exists(path) and os.path.samefile(path, results):
+                raise InputError(f"--save-json {results} would overwrite {path}, which is read; choose another name")
 
 
 def counted(count: int, what: str) -> str:

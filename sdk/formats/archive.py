@@ -10,6 +10,7 @@ import mmap
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -85,7 +86,11 @@ def _read_zip(path: Path) -> dict[str, memoryview]:
     _check_names(path, (info.filename for info in infos))
     ranges = {info.filename: _locate(path, data, info) for info in infos}
     _check_overlap(path, ranges)
-    return {name: data[first:last] for name, (first, last) in ranges.items()}
+    members = {name: data[first:last] for name, (first, last) in ranges.items()}
+    for info in infos:  # the graphs have SHA-256 sums in the manifest; this protects the manifest itself
+        if info.filename.endswith(".json") and zlib.crc32(members[info.filename]) != info.CRC:
+            raise EngineError(f"{path}: the checksum of member {info.filename!r} is wrong, the file was altered or damaged; {AGAIN}")
+    return members
 
 
 def _not_a_zip(start: bytes) -> str:

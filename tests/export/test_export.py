@@ -15,6 +15,7 @@ from export.pack import pack
 from sdk.engine import Engine
 from sdk.segmenter import Segmenter
 from tests.ellipses import draw
+from training.checkpoint import CheckpointError
 from training.config import ModelConfig
 from training.models.detector import Detector
 from training.models.resnet import NORMS, BasicBlock, Bottleneck, ResNet
@@ -155,3 +156,25 @@ def test_verify_counts_what_only_one_side_found(tiny_model: Detector, tiny_engin
 def test_pack_without_check_is_unverified(tiny_model: Detector, tmp_path: Path) -> None:
     manifest = pack(tiny_model, tmp_path / "a.engine", "a", {})
     assert manifest.verified is None and Engine.open(tmp_path / "a.engine").manifest.name == "a"
+
+
+def test_nothing_to_compare_is_not_agreement(tiny_model: Detector, tmp_path: Path) -> None:
+    broken = Detector(tiny_model.config).eval()
+    broken.load_state_dict(tiny_model.state_dict())
+    with torch.no_grad():
+        broken.backbone.conv1.weight.fill_(float("nan"))
+    pack(broken, tmp_path / "x.engine", "x", {})
+    agreement = verify.compare(broken, tmp_path / "x.engine", [draw(np.random.default_rng(0), 96, 96, 3)[0]])
+    assert agreement.instances == 0
+    assert not agreement.ok
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 truncated"])
+def test_what_is_no_checkpoint_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"bad\.pt"):
+        main([str(path), "--out", str(tmp_path / "x.engine")])
+    torch.save({"format": 1, "config": {}, "ema": None, "model": {}}, path)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        main([str(path), "--out", str(tmp_path / "x.engine")])

@@ -15,8 +15,9 @@ import onnx
 import pytest
 
 import sdk.engines
+from sdk.config import Manifest, ResizeRule
 from sdk.engine import MAX_MANIFEST, Engine
-from sdk.errors import EngineError, EngineMismatchError
+from sdk.errors import ConfigError, EngineError, EngineMismatchError
 from sdk.segmenter import Segmenter
 from tests.sdk import tiny
 
@@ -331,3 +332,21 @@ def test_an_open_engine_passes_through(tiny_engine: Path) -> None:
 def test_every_shipped_engine_opens() -> None:
     for name in sdk.engines.shipped():
         assert Engine.open(name).manifest.name == name
+
+
+def test_every_flipped_bit_of_the_manifest_is_noticed(tiny_engine: Path, tmp_path: Path) -> None:
+    data = tiny_engine.read_bytes()
+    first = data.index(b"{")  # the manifest is the first member
+    damaged = tmp_path / "x.engine"
+    for position in range(first, first + 300, 7):
+        damaged.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        with pytest.raises(EngineError, match="checksum"):
+            Engine.open(damaged)
+
+
+def test_numbers_beyond_any_use_are_refused() -> None:
+    for value in (10**400, 10**30, 2**31):
+        with pytest.raises(ConfigError, match="too large"):
+            Manifest.from_dict({**tiny.manifest().to_dict(), "format_version": value})
+        with pytest.raises(ConfigError, match="too large"):
+            ResizeRule.from_dict({"factor": value})

@@ -216,3 +216,18 @@ def test_table_lists_classes_when_there_are_several() -> None:
     assert lines[0].split() == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR"]
     assert [line.split()[0] for line in lines[1:3]] == ["mask", "box"]
     assert [line.split()[0] for line in lines[-2:]] == ["cat", "dog"]
+
+
+def test_boxes_of_no_place_and_run_lengths_of_no_mask_are_refused() -> None:
+    truth, results = world(0)
+    results[0]["bbox"] = [math.nan] * 4
+    with pytest.raises(InputError, match="result 0"):
+        evaluate(truth, results)
+    truth, results = world(0)
+    image = truth["images"][0]
+    truth["annotations"][0] |= {
+        "image_id": image["id"],
+        "segmentation": {"size": [image["height"], image["width"]], "counts": "^L@L<:Dm5RkM"},
+    }
+    with pytest.raises(InputError, match=r"annotations\[0\]"):
+        evaluate(truth, results)

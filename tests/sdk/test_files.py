@@ -33,3 +33,18 @@ def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
     write_bytes(tmp_path / "atomic", b"")
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_links_are_followed_and_devices_written_to(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    write_bytes(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    reader, writer = os.pipe()
+    write_bytes(f"/proc/self/fd/{writer}", b"through")
+    assert os.read(reader, 10) == b"through"
+    os.close(reader)
+    os.close(writer)
+    write_bytes(tmp_path / ("n" * 250), b"a name as long as can be")

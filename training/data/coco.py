@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdk.errors import KerfError
 from sdk.formats.coco import parse_segmentation
 from sdk.images import read_image
 from sdk.ops import crops_to_dense, rle_decode
 
 
-class DataError(ValueError):
+class DataError(KerfError, ValueError):
     """The data set cannot be trained on as it is; the message counts and names what is wrong."""
 
 

@@ -2,7 +2,9 @@
 
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <limits>
+#include <mutex>
 
 #include "arrays.h"
 
@@ -27,27 +29,20 @@ public:
             const FloatArray& a = arrays.back();
             maps.push_back({a.data(), a.shape(0), a.shape(1), a.shape(2), a.shape(3)});
         }
-        {
-            const py::gil_scoped_release release;
-            pyramid_.set(maps);
-        }
-        // Only now may the old arrays go: another thread could have been reading them until set() returned.
-        arrays_.swap(arrays);
+        replace(maps, arrays);
+        // `arrays` now holds the old ones, and they go with the interpreter's lock held.
     }
 
     void clear() {
-        {
-            const py::gil_scoped_release release;
-            pyramid_.clear();
-        }
-        arrays_.clear();
+        std::vector<FloatArray> none;
+        replace({}, none);
     }
 
     py::array_t<float> roi_align(const py::object& boxes_in, const py::object& batch_in, int64_t output_size, int64_t sampling_ratio,
                                  const py::object& level_in, const py::object& out) {
         const auto boxes = input<float>(boxes_in, "boxes", {"N", 4});
-        require(!arrays_.empty(), "the pyramid was cleared; call set() with feature maps first");
-        const int64_t count = boxes.shape(0), channels = arrays_.front().shape(1);
+        const int64_t count = boxes.shape(0), channels = channels_;
+        require(channels > 0, "the pyramid was cleared; call set() with feature maps first");
         const auto batch = input<int32_t>(batch_in, "batch", {Dim("N", count)});
         check_range(static_cast<double>(output_size), "output_size", 1, 256);
         check_range(static_cast<double>(sampling_ratio), "sampling_ratio", 0, 64);
@@ -65,6 +60,19 @@ public:
     }
 
 private:
+    // Maps and the arrays that they point into change together, whatever order threads get the interpreter's lock in. Swapping handles
+    // does not touch reference counts, so it needs that lock as little as the core does.
+    void replace(const std::vector<FeatureMap>& maps, std::vector<FloatArray>& arrays) {
+        const py::gil_scoped_release release;
+        const std::lock_guard<std::mutex> lock(replacing_);
+        if (maps.empty())
+            pyramid_.clear();
+        else
+            pyramid_.set(maps);
+        channels_ = maps.empty() ? 0 : maps.front().channels;
+        arrays_.swap(arrays);
+    }
+
     static std::vector<double> check_strides(std::vector<double> strides) {
         require(!strides.empty() && strides.size() <= 16, "strides: expected 1 to 16 levels, got " + std::to_string(strides.size()));
         for (const double stride : strides)
@@ -85,7 +93,9 @@ private:
     }
 
     Pyramid pyramid_;
+    std::mutex replacing_;
     std::vector<FloatArray> arrays_;
+    std::atomic<int64_t> channels_{0};
 };
 
 }  // namespace

@@ -3,6 +3,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +199,7 @@ def test_a_full_disk_leaves_nothing_half_written(
 
     out = tmp_path / "out"
     monkeypatch.setattr(os, "replace", full)
-    assert run(folder / "a.png", "--engine", tiny_engine, "--out", out) == 2
+    assert run(folder / "a.png", "--engine", tiny_engine, "--out", out) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert files(out) == []
 
@@ -244,3 +248,46 @@ def test_unwritable_outputs_are_found_before_the_work(tmp_path: Path, tiny_engin
         assert "folder" in captured.err
         assert "ms" not in captured.out
     assert afile.read_text() == "keep"
+
+
+def test_results_never_overwrite_what_is_read(tmp_path: Path, tiny_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "a.png"
+    Image.fromarray(tiny.squares()).save(picture)
+    before = picture.read_bytes()
+    assert run(picture, "--engine", tiny_engine, "--save-json", picture) == 2
+    assert "would overwrite" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+
+
+def test_a_bomb_and_a_pipe_do_not_stop_the_batch(tmp_path: Path, tiny_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(tiny.squares()).save(tmp_path / "b.png")
+    screen = struct.pack("<HHBBB", 65535, 65535, 0, 0, 0)
+    (tmp_path / "a.gif").write_bytes(b"GIF89a" + screen + b"\x2c" + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x00;")
+    os.mkfifo(tmp_path / "pipe.png")
+    results = tmp_path / "r.json"
+    sources = [tmp_path / name for name in ("a.gif", "pipe.png", "b.png")]
+    assert run(*sources, "--engine", tiny_engine, "--save-json", results) == 1
+    error = capsys.readouterr().err
+    assert "2 of 3 pictures failed" in error
+    assert "not a regular file" in error
+    assert len(json.loads(results.read_text())) == 2
+
+
+def test_terminated_in_the_middle_leaves_nothing_half_written(tmp_path: Path, tiny_engine: Path) -> None:
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    for number in range(200):
+        Image.fromarray(tiny.squares()).save(pictures / f"{number}.png")
+    command = [sys.executable, "-m", "sdk", "predict", str(pictures), "--engine", str(tiny_engine), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()  # the first picture is done
+    process.send_signal(signal.SIGTERM)
+    process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 143
+    written = list((tmp_path / "out").iterdir())
+    assert 0 < len(written) < 200
+    assert all(path.suffix == ".png" for path in written)
+    for path in written:
+        read_image(path)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -221,3 +223,31 @@ def test_wrong_arguments_are_named(change: dict[str, Any], message: str) -> None
 def test_wrong_pyramids_are_named(features: list[np.ndarray], strides: list[float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Pyramid(features, strides)
+
+
+def test_threads_that_replace_the_maps_never_free_what_others_read() -> None:
+    """Values are at most 8 in every map, so anything else was read from memory that is not theirs."""
+    pyramid = Pyramid([np.ones((1, 16, 8, 8), np.float32)], [1])
+    stop, problems = threading.Event(), []
+
+    def replace(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        while not stop.is_set():
+            side = int(rng.integers(4, 200))
+            pyramid.set([np.full((1, 16, side, side), float(rng.integers(1, 9)), np.float32)])
+
+    def pool() -> None:
+        boxes, batch = random_boxes(np.random.default_rng(0), 50, (100, 100)), np.zeros(50, np.int32)
+        while not stop.is_set():
+            largest = float(np.abs(pyramid.roi_align(boxes, batch, 3)).max())
+            if not largest <= 8.001:
+                problems.append(largest)
+
+    threads = [threading.Thread(target=replace, args=(n,)) for n in range(4)] + [threading.Thread(target=pool) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(3)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert problems == []
