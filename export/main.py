@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from export.graphs import export_graphs
 from export.pack import manifest_of, provenance_of
@@ -34,17 +33,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def check(model: Detector, engine: Path, pictures: list[Path]) -> Agreement:
     """Compare engine and model on the given pictures, or on smooth noise of five sizes."""
     if pictures:
-        return compare(model, engine, (_rgb(path) for path in pictures))
+        return compare(model, engine, (read_image(path).rgb() for path in pictures))
     rng = np.random.default_rng(0)
     sizes = ((64, 64), (97, 211), (256, 320), (33, 480), (360, 240))
     return compare(model, engine, (rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes))
-
-
-def _rgb(path: Path) -> NDArray[np.uint8]:
-    image = read_image(path)
-    if image.order == "grey":
-        return np.repeat(image.pixels.reshape(*image.pixels.shape[:2], 1), 3, 2)
-    return image.pixels if image.order == "rgb" else image.pixels[:, :, ::-1]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.graphs import OPSET, export_graphs
-from sdk.config import BoxSpec, GraphSpec, InputSpec, Manifest, MaskSpec, PoolSpec, ProposalSpec
+from sdk.config import BoxSpec, GraphSpec, InputSpec, Manifest, MaskSpec, ProposalSpec
 from sdk.engine import Engine
 from sdk.version import __version__
 from training.config import ModelConfig, TrainConfig
@@ -39,7 +39,7 @@ def manifest_of(model: Detector, name: str, provenance: dict[str, Any]) -> Manif
             nms_threshold=config.rpn.nms_threshold,
         ),
         box=BoxSpec(
-            pool=PoolSpec(size=config.box.pool_size, sampling_ratio=config.box.sampling_ratio),
+            pool=model.box_pool(),
             coder_weights=config.box.coder_weights,
             score_threshold=DEFAULT_CONF,
             nms_threshold=config.box.nms_threshold,

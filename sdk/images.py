@@ -57,9 +57,16 @@ class Picture:
 
     def bgr(self) -> NDArray[np.uint8]:
         """Returns a new contiguous (H, W, 3) uint8 array in BGR order, as OpenCV draws on it."""
+        return self._in_order("bgr")
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """Returns a new contiguous (H, W, 3) uint8 array in RGB order, as networks and PIL expect it."""
+        return self._in_order("rgb")
+
+    def _in_order(self, order: str) -> NDArray[np.uint8]:
         if self.order == "grey":
             return np.repeat(self.pixels[:, :, None], 3, axis=2)
-        return np.array(self.pixels if self.order == "bgr" else self.pixels[:, :, ::-1], order="C")
+        return np.array(self.pixels if self.order == order else self.pixels[:, :, ::-1], order="C")
 
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ def test_engine_is_its_checkpoint(name: str) -> None:
     from training.checkpoint import load_model
 
     picture = read_image(PICTURES / name)
-    agreement = compare(load_model(ROOT / "training/weights/nuclei.pt")[0], "nuclei", [picture.bgr()[:, :, ::-1]])
+    agreement = compare(load_model(ROOT / "training/weights/nuclei.pt")[0], "nuclei", [picture.rgb()])
     assert agreement.instances > 20
     assert agreement.ok, agreement
 

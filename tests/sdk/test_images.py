@@ -224,6 +224,7 @@ def test_arrays_are_not_copied_and_say_their_order() -> None:
     assert picture.order == "bgr"
     assert read_image(view, color="rgb").order == "rgb"
     np.testing.assert_array_equal(picture.bgr(), view)
+    np.testing.assert_array_equal(picture.rgb(), view[:, :, ::-1])
     np.testing.assert_array_equal(read_image(view, color="rgb").bgr(), view[:, :, ::-1])
 
 

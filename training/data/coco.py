@@ -112,4 +112,4 @@ class CocoInstances:
         counts = [parse_segmentation(a["segmentation"], shape, f"annotation {a['id']}") for a in record.annotations]
         masks = crops_to_dense(rle_decode(counts, shape), shape).view(np.uint8)
         labels = np.array([self.label_of[a["category_id"]] for a in record.annotations], np.int64)
-        return np.ascontiguousarray(picture.bgr()[:, :, ::-1]), masks, labels
+        return picture.rgb(), masks, labels
