@@ -42,7 +42,7 @@ class MaskGraph(nn.Module):
         self.head = model.mask_head
 
     def forward(self, labels: Tensor, *rois: Tensor) -> Tensor:
-        logits: Tensor = self.head(list(rois), labels)
+        logits: Tensor = self.head(list(rois), labels).logits
         return logits
 
 

@@ -9,8 +9,9 @@ import torch
 
 from sdk.config import ResizeRule
 from tests.ellipses import write_coco
-from training.config import AugmentConfig, BoxConfig, HeadConfig, ModelConfig, RPNConfig, TrainConfig
+from training.config import AugmentConfig, BoxConfig, ModelConfig, RPNConfig, TrainConfig
 from training.data.coco import CocoInstances
+from training.heads.fcn import FCNConfig
 from training.models.detector import Detector
 from training.train import Trainer, TrainingSet
 
@@ -25,7 +26,7 @@ TINY = TrainConfig(
         resize=ResizeRule(factor=1.0, long=512),
         rpn=RPNConfig(anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0), pre_nms_train=100, post_nms_train=100, samples=128),
         box=BoxConfig(hidden=64, samples=48, max_detections=50),
-        head=HeadConfig(channels=24, convs=2),
+        head=FCNConfig(channels=24, convs=2),
     ),
     augment=AugmentConfig(crop=128, scale=(0.9, 1.1), rotate90=True),
     iterations=260,

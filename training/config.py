@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
 
 from sdk.config import Config, ResizeRule, require
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +49,32 @@ class BoxConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig(Config):
-    """Mask head: its row in ``training.heads.HEADS`` and its size."""
+    """What the mask heads have in common. Each head derives its own configuration, in its own folder."""
 
-    name: str = "fcn"
+    name: str  # its row in ``training.heads.HEADS``
     channels: int = 256
-    convs: int = 4
-    pool_size: int = 14
-    sampling_ratio: int = 2
+    pool_size: int = 14  # bins per side of the main RoI input
+    sampling_ratio: int = 2  # samples per bin and side; 0 = adaptive
+    source: str = "pyramid"  # where the main RoI input comes from: "pyramid" = P2..P5 by box size, "p2" = P2 for every box
+
+    def __post_init__(self) -> None:
+        require(self.source in ("pyramid", "p2"), f"source must be 'pyramid' or 'p2', got {self.source!r}")
+        require(self.channels >= 1 and self.pool_size >= 1, "channels and pool_size must be at least 1")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, where: str | None = None) -> Self:
+        """As ``Config.from_dict``; called on this base class, ``name`` decides which head's configuration is built."""
+        if cls is not HeadConfig:
+            return super().from_dict(values, where=where)
+        from training.heads import HEADS
+
+        name = values.get("name", "fcn") if isinstance(values, Mapping) else None
+        require(name in HEADS, f"{where or cls.__name__}.name: expected one of {', '.join(HEADS)}, got {name!r}")
+        return cast("Self", HEADS[cast("str", name)].config_type.from_dict(values, where=where))
+
+
+def _default_head() -> HeadConfig:
+    return HeadConfig.from_dict({"name": "fcn"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +92,7 @@ class ModelConfig(Config):
     resize: ResizeRule = field(default_factory=lambda: ResizeRule(short=800, long=1333))
     rpn: RPNConfig = field(default_factory=RPNConfig)
     box: BoxConfig = field(default_factory=BoxConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
+    head: HeadConfig = field(default_factory=_default_head)
 
     def __post_init__(self) -> None:
         require(
@@ -117,31 +141,3 @@ class TrainConfig(Config):
         require(self.optimizer in ("sgd", "adamw"), f"optimizer must be 'sgd' or 'adamw', got {self.optimizer!r}")
         require(self.schedule in ("step", "cosine"), f"schedule must be 'step' or 'cosine', got {self.schedule!r}")
         require(min(self.iterations, self.batch, self.checkpoint_every, self.log_every) >= 1, "counts must be at least 1")
-
-
-NUCLEI = TrainConfig(
-    model=ModelConfig(
-        class_names=("nucleus",),
-        backbone="resnet18",
-        width=32,
-        norm="batch",
-        fpn_channels=96,
-        resize=ResizeRule(short=None, long=1344, factor=2.0),
-        rpn=RPNConfig(anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0), pre_nms_train=400, post_nms_train=400, samples=256),
-        box=BoxConfig(hidden=384, samples=128, max_detections=500),
-        head=HeadConfig(channels=96),
-    ),
-    augment=AugmentConfig(crop=256, scale=(0.7, 1.5), rotate90=True, gamma=0.7, contrast=0.3, brightness=5.0, grey=0.2, invert=0.1),
-    iterations=5000,
-    batch=4,
-    optimizer="adamw",
-    learning_rate=1e-3,
-    weight_decay=0.05,
-    warmup=200,
-    schedule="cosine",
-    clip_norm=10.0,
-    ema=0.998,
-    checkpoint_every=200,
-)
-
-PRESETS: dict[str, TrainConfig] = {"coco-1x": TrainConfig(), "nuclei": NUCLEI}

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from training import checkpoint
-from training.config import PRESETS, TrainConfig
+from training.config import TrainConfig
 from training.data.augment import training_crop
 from training.data.coco import CocoInstances
 from training.models.detector import Detector, Target
+from training.presets import PRESETS
 
 
 class NonFiniteLossError(RuntimeError):

@@ -80,7 +80,7 @@ def test_roi_graphs_take_any_number(tiny_model: Detector, tiny_graphs: dict[str,
         np.testing.assert_allclose(a, b.numpy(), atol=1e-4)
     rois, labels = torch.randn(count, 24, 14, 14), torch.randint(0, 2, (count,))
     with torch.no_grad():
-        logits = tiny_model.mask_head([rois], labels)
+        logits = tiny_model.mask_head([rois], labels).logits
     session = onnxruntime.InferenceSession(tiny_graphs["mask"])
     found = session.run(["mask_logits"], {"rois0": rois.numpy(), "labels": labels.numpy()})[0]
     assert found.shape == (count, 28, 28)

@@ -14,9 +14,10 @@ import torch
 from sdk.errors import ConfigError
 from tests.trained import TINY
 from training import checkpoint
-from training.config import NUCLEI, PRESETS, ModelConfig, TrainConfig
+from training.config import ModelConfig, TrainConfig
 from training.data.augment import training_crop
 from training.data.coco import CocoInstances
+from training.presets import NUCLEI, PRESETS
 from training.train import NonFiniteLossError, Trainer, TrainingSet, learning_rate, main
 
 SHORT = dataclasses.replace(TINY, iterations=8, checkpoint_every=4, log_every=1)
@@ -79,8 +80,8 @@ def test_checkpoint_never_runs_code(tmp_path: Path) -> None:
 
 def test_sigterm_leaves_a_resumable_checkpoint(ellipses: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, dataclasses; from tests.trained import TINY; import training.config as c, training.train as t;"
-        "c.PRESETS['tiny'] = dataclasses.replace(TINY, iterations=100000, log_every=1);"
+        "import sys, dataclasses; from tests.trained import TINY; import training.presets as p, training.train as t;"
+        "p.PRESETS['tiny'] = dataclasses.replace(TINY, iterations=100000, log_every=1);"
         f"sys.exit(t.main(['--preset', 'tiny', '--data', {str(ellipses)!r}, '--out', {str(tmp_path)!r}]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

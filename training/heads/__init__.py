@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from training.heads.base import MaskHead
+from training.heads.base import MaskHead, MaskOutput
+from training.heads.bmask import BMaskHead
 from training.heads.fcn import FCNHead
 
-HEADS: dict[str, type[MaskHead]] = {"fcn": FCNHead}
+HEADS: dict[str, type[MaskHead]] = {"fcn": FCNHead, "bmask": BMaskHead}
 
-__all__ = ["HEADS", "MaskHead"]
+__all__ = ["HEADS", "MaskHead", "MaskOutput"]

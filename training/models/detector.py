@@ -10,20 +10,12 @@ from torch import Tensor, nn
 from sdk.config import PoolSpec
 from training.config import ModelConfig
 from training.heads import HEADS
-from training.models.box_head import BoxHead, SampledRois, box_losses, sample_rois, select_detections
+from training.models.box_head import BoxHead, box_losses, sample_rois, select_detections
 from training.models.fpn import FPN
 from training.models.ops import multilevel_roi_align
 from training.models.resnet import build_resnet
 from training.models.rpn import RPN, STRIDES
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """Ground truth of one training picture, in input pixels."""
-
-    boxes: Tensor  # (G, 4) float32 xyxy
-    labels: Tensor  # (G,) int64, 0 .. K-1
-    masks: Tensor  # (G, H, W) uint8
+from training.models.targets import MaskTargets, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +49,19 @@ class Detector(nn.Module):
         return self.fpn(self.backbone(images))
 
     def pool(self, pyramid: list[Tensor], boxes: Tensor, batch: Tensor, spec: PoolSpec) -> Tensor:
-        """One RoI input (N, C, S, S) as a head declares it."""
+        """One RoI input (N, C, S, S) from the pyramid."""
         return multilevel_roi_align(pyramid[:4], boxes, batch, spec.size, STRIDES[:4], spec.sampling_ratio, spec.level)
+
+    def mask_inputs(self, pyramid: list[Tensor], maps: dict[str, Tensor], boxes: Tensor, batch: Tensor) -> list[Tensor]:
+        """What the mask head wants pooled, from the pyramid and from the ``maps`` that it made of it."""
+        inputs = []
+        for spec in self.mask_head.pools:
+            if spec.feature == "pyramid":
+                inputs.append(self.pool(pyramid, boxes, batch, spec))
+            else:
+                stride = (float(spec.stride or 1),)
+                inputs.append(multilevel_roi_align([maps[spec.feature]], boxes, batch, spec.size, stride, spec.sampling_ratio))
+        return inputs
 
     def box_pool(self) -> PoolSpec:
         return PoolSpec(size=self.config.box.pool_size, sampling_ratio=self.config.box.sampling_ratio)
@@ -77,33 +80,24 @@ class Detector(nn.Module):
 
         fg = rois.foreground()
         boxes, batch = rois.boxes[fg], rois.batch[fg]
-        inputs = [self.pool(pyramid, boxes, batch, spec) for spec in self.mask_head.pools]
-        mask_targets = crop_targets(targets, rois, fg, self.mask_head.mask_size)
-        losses.update(self.mask_head.losses(inputs, rois.labels[fg], mask_targets))
+        maps = self.mask_head.maps(pyramid)
+        inputs = self.mask_inputs(pyramid, maps, boxes, batch)
+        mask_targets = MaskTargets(pictures=targets, boxes=boxes, batch=batch, truth=rois.truth[fg], labels=rois.labels[fg])
+        mask_losses, _ = self.mask_head.losses(maps, inputs, mask_targets)
+        losses.update(mask_losses)
         return losses
 
     @torch.no_grad()
     def predict(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
         """Detections of every picture; masks stay in their boxes."""
         pyramid = self.pyramid(images)
+        maps = self.mask_head.maps(pyramid)
         results = []
         for image, proposals in enumerate(self.rpn.propose(*self.rpn(pyramid), sizes)):
             batch = torch.full((len(proposals),), image, device=proposals.device)
             class_logits, deltas = self.box_head(self.pool(pyramid, proposals, batch, self.box_pool()))
             boxes, scores, labels = select_detections(class_logits, deltas, proposals, sizes[image], self.config.box)
             batch = torch.full((len(boxes),), image, device=boxes.device)
-            inputs = [self.pool(pyramid, boxes, batch, spec) for spec in self.mask_head.pools]
-            mask_logits = self.mask_head(inputs, labels)
+            mask_logits = self.mask_head(self.mask_inputs(pyramid, maps, boxes, batch), labels).logits
             results.append(Detections(boxes=boxes, scores=scores, labels=labels, mask_logits=mask_logits))
         return results
-
-
-@torch.no_grad()
-def crop_targets(targets: list[Target], rois: SampledRois, foreground: Tensor, size: int) -> Tensor:
-    """Mask targets (F, S, S) in {0, 1}: the ground truth inside each foreground RoI, resampled (bitmap route of section A)."""
-    crops = []
-    for image, target in enumerate(targets):
-        mine = foreground[rois.batch[foreground] == image]
-        bitmaps = target.masks[:, None].float()  # G, 1, H, W
-        crops.append(multilevel_roi_align([bitmaps], rois.boxes[mine], rois.truth[mine], size, (1.0,), 0)[:, 0])
-    return (torch.cat(crops) >= 0.5).float()

@@ -1,5 +1,5 @@
 """The baseline head of Mask R-CNN."""
 
-from training.heads.fcn.head import FCNHead
+from training.heads.fcn.head import FCNConfig, FCNHead
 
-__all__ = ["FCNHead"]
+__all__ = ["FCNConfig", "FCNHead"]

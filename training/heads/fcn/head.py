@@ -2,54 +2,53 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdk.config import PoolSpec
+from sdk.config import require
 from training.config import HeadConfig
-from training.heads.base import MaskHead
+from training.heads.base import MaskHead, MaskOutput, main_pool
+from training.heads.layers import ClassSlice, ConvStack
+from training.models.targets import MaskTargets
 
 
-class ClassSlice(nn.Module):
-    """A 1x1 predictor of K maps that computes only the map of each RoI's label: the same numbers, K times less memory."""
+@dataclass(frozen=True, kw_only=True)
+class FCNConfig(HeadConfig):
+    """The baseline; ``convs=8`` is the larger mask head that BMask R-CNN compares itself with."""
 
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes, channels).normal_(std=0.001))
-        self.bias = nn.Parameter(torch.zeros(classes))
+    name: str = "fcn"
+    convs: int = 4
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        weight = self.weight[labels]  # N, C
-        logits = torch.bmm(weight[:, None], x.reshape(n, c, h * w)) + self.bias[labels][:, None, None]  # N, 1, HW
-        return logits.reshape(n, h, w)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.convs >= 1, f"convs must be at least 1, got {self.convs}")
 
 
 class FCNHead(MaskHead):
     """RoI 14x14 -> 4 x (conv3x3, ReLU) -> deconv x2, ReLU -> the label's 28x28 logits."""
 
-    def __init__(self, config: HeadConfig, channels: int, classes: int) -> None:
+    config_type = FCNConfig
+
+    def __init__(self, config: FCNConfig, channels: int, classes: int) -> None:
         super().__init__(config, channels, classes)
-        self.pools = (PoolSpec(size=config.pool_size, sampling_ratio=config.sampling_ratio),)
+        self.pools = (main_pool(config),)
         self.mask_size = 2 * config.pool_size
-        inputs = [channels] + [config.channels] * (config.convs - 1)
-        self.convs = nn.ModuleList(nn.Conv2d(c, config.channels, 3, padding=1) for c in inputs)
+        self.features = config.channels
+        self.convs = ConvStack(channels, config.channels, config.convs)
         self.deconv = nn.ConvTranspose2d(config.channels, config.channels, 2, 2)
         self.predictor = ClassSlice(config.channels, classes)
-        for layer in [*self.convs, self.deconv]:
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+        nn.init.kaiming_normal_(self.deconv.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.deconv.bias)  # type: ignore[arg-type]  # bias is on
 
-    def forward(self, rois: list[Tensor], labels: Tensor) -> Tensor:
-        x = rois[0]
-        for conv in self.convs:
-            x = F.relu(conv(x))
-        x = F.relu(self.deconv(x))  # N, C, 28, 28
-        return self.predictor(x, labels)
+    def forward(self, rois: list[Tensor], labels: Tensor) -> MaskOutput:
+        features = self.convs(rois[0])
+        x = F.relu(self.deconv(features))  # N, C, 28, 28
+        return MaskOutput(self.predictor(x, labels), features)
 
-    def losses(self, rois: list[Tensor], labels: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        logits = self(rois, labels)
-        if len(logits) == 0:
-            return {"mask": logits.sum() * 0}
-        return {"mask": F.binary_cross_entropy_with_logits(logits.float(), targets)}
+    def losses(self, maps: dict[str, Tensor], rois: list[Tensor], targets: MaskTargets) -> tuple[dict[str, Tensor], MaskOutput]:
+        output = self(rois, targets.labels)
+        if len(targets) == 0:
+            return {"mask": output.logits.sum() * 0}, output
+        return {"mask": F.binary_cross_entropy_with_logits(output.logits.float(), targets.masks(self.mask_size))}, output
