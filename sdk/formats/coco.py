@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from sdk.files import PathLike, write_json
 from sdk.formats.rasterize import polygon_mask
 
 _LISTED = 10  # names in an error message
+_LARGEST = 2**63
 
 
 def read_json(path: PathLike) -> Any:
@@ -166,8 +168,9 @@ def parse_segmentation(value: Any, shape: tuple[int, int], where: str) -> bytes:
         InputError: malformed, or of another picture size.
     """
     if isinstance(value, Mapping):
-        if list(value.get("size", ())) != list(shape):
-            raise InputError(f"{where}: segmentation of a picture of size {value.get('size')}, expected {list(shape)} (h, w)")
+        size = value.get("size")
+        if not isinstance(size, (list, tuple, np.ndarray)) or list(size) != list(shape):
+            raise InputError(f"{where}: segmentation of a picture of size {size!r:.60}, expected {list(shape)} (h, w)")
         counts = value.get("counts")
         if isinstance(counts, str):
             counts = counts.encode("ascii", "replace")
@@ -210,10 +213,16 @@ def _label(category: Any, labels_of: Mapping[int, int] | None, index: int) -> in
 
 def _numbers(value: Any, count: int, where: str) -> list[float]:
     values = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
-    good = all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) and np.isfinite(v) for v in values)
-    if not good or len(values) != count:
+    if not all(is_number(v) for v in values) or len(values) != count:
         raise InputError(f"{where} must be {count} finite number{'s' if count != 1 else ''}, got {value!r:.80}")
     return [float(v) for v in values]
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from JSON is a finite number; JSON's whole numbers may have more digits than a float holds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    return -_LARGEST < value < _LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
 def _ends_with(path: PathLike, name: str) -> bool:

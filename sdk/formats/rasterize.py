@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SCALE = 5  # pycocotools walks the boundary on a grid this many times finer
+_FARTHEST = 1e6  # pixels; the walk takes time and memory by the length of the edges
 
 
 def polygon_mask(polygons: Sequence[Sequence[float]], shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -21,15 +22,27 @@ def polygon_mask(polygons: Sequence[Sequence[float]], shape: tuple[int, int]) ->
         (H, W) bool.
 
     Raises:
-        ValueError: a polygon of fewer than three points, an odd number of values, or values that are not finite.
+        ValueError: see `polygon_points`.
     """
     mask = np.zeros(shape, np.bool_)
     for polygon in polygons:
-        points = np.asarray(polygon, np.float64)
-        if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
-            raise ValueError("a polygon is a flat list of at least three finite x, y pairs")
-        _fill(mask, points.reshape(-1, 2))
+        _fill(mask, polygon_points(polygon))
     return mask
+
+
+def polygon_points(polygon: Sequence[float]) -> NDArray[np.float64]:
+    """The points of a COCO polygon: (n, 2), x and y in pixels.
+
+    Raises:
+        ValueError: fewer than three points, an odd number of values, values that are no numbers, or points beyond a million pixels.
+    """
+    try:
+        points = np.asarray(polygon, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"a polygon is a flat list of numbers ({error})") from error
+    if points.ndim != 1 or points.size < 6 or points.size % 2 or not (np.abs(points) <= _FARTHEST).all():
+        raise ValueError(f"a polygon is a flat list of at least three finite x, y pairs, each from {-_FARTHEST:g} to {_FARTHEST:g} pixels")
+    return points.reshape(-1, 2)
 
 
 def _fill(mask: NDArray[np.bool_], points: NDArray[np.float64]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sdk.errors import InputError
-from sdk.formats.coco import load_annotations, write_results
+from sdk.formats.coco import load_annotations, parse_segmentation, write_results
 
 
 def write(path: Path, images: list[dict[str, Any]], **more: Any) -> Path:
@@ -68,3 +68,28 @@ def test_results_appear_whole_or_not_at_all(tmp_path: Path) -> None:
         write_results(path, [{"score": object()}])
     assert json.loads(path.read_text()) == [{"image_id": 1, "score": 0.5}]
     assert [entry.name for entry in path.parent.iterdir()] == ["r.json"]
+
+
+TRIANGLE = [0, 0, 3, 0, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"size": None, "counts": "04"}, "segmentation of a picture of size None"),
+        ({"size": 4, "counts": "04"}, "segmentation of a picture of size 4"),
+        ({"size": [10**400, 4], "counts": "04"}, "segmentation of a picture of size"),
+        ({"size": [4, 4], "counts": [10**400]}, "counts must be 1 finite number"),
+        ({"size": [4, 4], "counts": None}, "counts must be text or a list of run lengths, got NoneType"),
+        ([[10**400, *TRIANGLE[1:]]], "a polygon is a flat list of numbers"),
+        ([[1e300, *TRIANGLE[1:]]], "from -1e[+]06 to 1e[+]06 pixels"),
+        ([[None, *TRIANGLE[1:]]], "at least three finite x, y pairs"),
+        ([[[1], *TRIANGLE[1:]]], "a polygon is a flat list of numbers"),
+        ([{}], "a polygon is a flat list of numbers"),
+        ([3], "at least three finite x, y pairs"),
+        (None, "segmentation must be run lengths or polygons, got NoneType"),
+    ],
+)
+def test_segmentations_of_the_wrong_type(value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=f"^here: .*{message}"):
+        parse_segmentation(value, (4, 4), "here")
