@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from sdk.config import PoolSpec
 from training.config import ModelConfig
 from training.heads import HEADS
+from training.models.backbones import build_backbone
 from training.models.box_head import BoxHead, box_losses, sample_rois, select_detections
 from training.models.fpn import FPN
 from training.models.ops import multilevel_roi_align
-from training.models.resnet import build_resnet
 from training.models.rpn import RPN, STRIDES
 from training.models.targets import MaskTargets, Target
 
@@ -38,7 +38,7 @@ class Detector(nn.Module):
         super().__init__()
         classes = len(config.class_names)
         self.config = config
-        self.backbone = build_resnet(config.backbone, config.width, config.norm)
+        self.backbone = build_backbone(config.backbone, config.width, config.norm)
         self.fpn = FPN(self.backbone.channels, config.fpn_channels)
         self.rpn = RPN(config.rpn, config.fpn_channels)
         self.box_head = BoxHead(config.box, config.fpn_channels, classes)
