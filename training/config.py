@@ -105,8 +105,12 @@ class ModelConfig(Config):
 class AugmentConfig(Config):
     """What happens to a training picture."""
 
-    crop: int = 256  # side of the square training crop, input pixels
-    scale: tuple[float, float] = (0.7, 1.4)  # jitter on top of the resize rule
+    mode: str = "crop"  # "crop" = random square crops, "full" = whole pictures at a random scale
+    crop: int = 256  # crop: side of the square, input pixels
+    scale: tuple[float, float] = (0.7, 1.4)  # crop: jitter on top of the resize rule
+    short: tuple[int, ...] = ()  # full: shorter sides to draw from, input pixels; none = the resize rule
+    short_range: bool = False  # full: draw anything from the first to the last of them
+    long: int | None = None  # full: most the longer side may have, input pixels; None = that of the resize rule
     flip: bool = True
     rotate90: bool = False  # quarter turns too: only where "up" has no meaning
     gamma: float = 0.0  # exponent drawn from 2^[-gamma, gamma]
@@ -116,6 +120,14 @@ class AugmentConfig(Config):
     invert: float = 0.0  # probability of a negative
     min_visible: float = 0.2  # share of an object that must be inside the crop for it to count
 
+    def __post_init__(self) -> None:
+        require(self.mode in ("crop", "full"), f"mode must be 'crop' or 'full', got {self.mode!r}")
+        require(self.crop >= 32, f"crop must be at least 32 pixels, got {self.crop}")
+        require(0 < self.scale[0] <= self.scale[1], f"scale must be two positive numbers in order, got {self.scale}")
+        require(all(s >= 1 for s in self.short), f"short must be at least 1 pixel, got {self.short}")
+        require(not self.short_range or (len(self.short) == 2 and self.short[0] <= self.short[1]), "short_range needs two sides in order")
+        require(self.long is None or self.long >= 1, f"long must be at least 1 pixel, got {self.long}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
@@ -124,20 +136,50 @@ class TrainConfig(Config):
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     iterations: int = 90_000
-    batch: int = 16
+    batch: int = 16  # pictures of an iteration, over all processes
+    accumulate: int = 1  # parts that a process computes its share of the batch in, one after the other
+    sampler: str = "area"  # "area" = independent draws by sqrt(area), "epochs" = shuffled, "repeat" = shuffled, rare categories repeated
+    repeat_threshold: float = 1e-3  # repeat: categories in a smaller share of the pictures come more often
+    skip_empty: bool = False  # do not draw pictures without objects
     optimizer: str = "sgd"  # "sgd" (momentum .9) or "adamw"
     learning_rate: float = 0.02
     weight_decay: float = 1e-4
+    decay_norms: bool = False  # weight decay on norm parameters too
+    decay_biases: bool = False  # weight decay on biases too
+    bias_factor: float = 1.0  # learning rate of biases, times that of weights
     warmup: int = 1000  # iterations of linear warm-up
-    schedule: str = "step"  # "step" (x .1 at 2/3 and 8/9) or "cosine" (to zero)
+    warmup_factor: float = 0.0  # share of the learning rate at iteration 0; 0 = begin with the ramp's first step
+    schedule: str = "step"  # after warm-up: "step" (x .1 at milestones), "cosine" (to zero) or "poly"
+    milestones: tuple[float, ...] = (2 / 3, 8 / 9)  # step: shares of iterations
+    power: float = 0.9  # poly: exponent
+    floor: float = 0.0  # poly: learning rate at the end
     clip_norm: float = 0.0  # gradient norm; 0 = off
     ema: float = 0.0  # decay of the averaged weights; 0 = off
+    freeze_stem: bool = False  # keep stem and first stage as they are: only with weights to begin with
+    precision: str = "fp32"  # "fp32", or autocast to "bf16" or "fp16" (CUDA only, with loss scaling)
+    device: str = "auto"  # "cpu", "cuda", "cuda:1"; auto = cuda where there is one
     seed: int = 0
     checkpoint_every: int = 500  # iterations
     log_every: int = 20
     threads: int = 0  # 0 = torch's choice
+    workers: int = 0  # processes that prepare batches ahead; 0 = the training process does it
+    cache_mb: int = 2048  # decoded pictures kept in memory, MiB over all workers
 
     def __post_init__(self) -> None:
-        require(self.optimizer in ("sgd", "adamw"), f"optimizer must be 'sgd' or 'adamw', got {self.optimizer!r}")
-        require(self.schedule in ("step", "cosine"), f"schedule must be 'step' or 'cosine', got {self.schedule!r}")
-        require(min(self.iterations, self.batch, self.checkpoint_every, self.log_every) >= 1, "counts must be at least 1")
+        for name, known in (
+            ("optimizer", ("sgd", "adamw")),
+            ("schedule", ("step", "cosine", "poly")),
+            ("sampler", ("area", "epochs", "repeat")),
+            ("precision", ("fp32", "bf16", "fp16")),
+        ):
+            require(getattr(self, name) in known, f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        for name in ("iterations", "batch", "accumulate", "checkpoint_every", "log_every"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("warmup", "seed", "threads", "workers", "cache_mb", "learning_rate", "weight_decay", "bias_factor", "clip_norm"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        require(self.batch % self.accumulate == 0, f"a batch of {self.batch} cannot be computed in {self.accumulate} equal parts")
+        require(all(0 < m < 1 for m in self.milestones), f"milestones are shares of the iterations, between 0 and 1, got {self.milestones}")
+        require(list(self.milestones) == sorted(self.milestones), f"milestones must be in order, got {self.milestones}")
+        require(0 <= self.ema < 1 and 0 <= self.warmup_factor <= 1, "ema must be below 1 and warmup_factor at most 1")
+        require(self.power > 0 and self.repeat_threshold > 0, "power and repeat_threshold must be positive")
+        require(0 <= self.floor <= self.learning_rate, f"floor must be 0 to the learning rate, got {self.floor}")
