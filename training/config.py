@@ -42,6 +42,7 @@ class BoxConfig(Config):
     samples: int = 512  # RoIs per picture
     positive_fraction: float = 0.25
     foreground_iou: float = 0.5
+    class_agnostic: bool = False  # one box per RoI instead of one per class
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     max_detections: int = 100

@@ -84,7 +84,8 @@ def test_select_detections(classes: int) -> None:
     deltas = rng.standard_normal((80, 4 * classes)).astype(np.float32) * 0.5
     proposals = np.abs(random_boxes(rng, 80, 100))
     config = BoxConfig(score_threshold=0.1, max_detections=30)
-    expected = select_detections(torch.from_numpy(logits), torch.from_numpy(deltas), torch.from_numpy(proposals), (90, 110), config)
+    scores = torch.softmax(torch.from_numpy(logits), 1)[:, :-1]
+    expected = select_detections(scores, torch.from_numpy(deltas), torch.from_numpy(proposals), (90, 110), config)
     found = ops.select_detections(
         logits,
         deltas,

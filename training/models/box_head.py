@@ -12,16 +12,25 @@ from training.config import BoxConfig
 from training.models.matching import match, sample
 from training.models.ops import clip_boxes, decode_boxes, encode_boxes, nms
 
+ACTIVATIONS = ("softmax", "sigmoid")
+
 
 class BoxHead(nn.Module):
-    """Pooled features (N, C, 7, 7) -> class logits (N, K + 1), background last, and class-specific deltas (N, 4K)."""
+    """Pooled features (N, C, 7, 7) -> class logits and box deltas.
 
-    def __init__(self, config: BoxConfig, channels: int, classes: int) -> None:
+    Logits are (N, K + 1), background last, for ``activation="softmax"``, and (N, K), one score per class, for ``"sigmoid"``. Deltas are
+    (N, 4K), a box for every class, or (N, 4) when the configuration says ``class_agnostic``.
+    """
+
+    def __init__(self, config: BoxConfig, channels: int, classes: int, activation: str = "softmax") -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        self.config, self.activation = config, activation
         self.fc1 = nn.Linear(channels * config.pool_size**2, config.hidden)
         self.fc2 = nn.Linear(config.hidden, config.hidden)
-        self.classes = nn.Linear(config.hidden, classes + 1)
-        self.deltas = nn.Linear(config.hidden, 4 * classes)
+        self.classes = nn.Linear(config.hidden, classes + (activation == "softmax"))
+        self.deltas = nn.Linear(config.hidden, 4 if config.class_agnostic else 4 * classes)
         for layer in (self.fc1, self.fc2):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
@@ -34,6 +43,12 @@ class BoxHead(nn.Module):
         x = F.relu(self.fc1(rois.flatten(1)))
         x = F.relu(self.fc2(x))
         return self.classes(x), self.deltas(x)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Scores (N, K) in 0..1 of the classes, without background, from the logits that :meth:`forward` gave."""
+        if self.activation == "sigmoid":
+            return torch.sigmoid(logits)
+        return torch.softmax(logits, 1)[:, :-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +98,20 @@ def box_losses(logits: Tensor, deltas: Tensor, rois: SampledRois, truths: list[T
 
 @torch.no_grad()
 def select_detections(
-    logits: Tensor, deltas: Tensor, proposals: Tensor, size: tuple[int, int], config: BoxConfig
+    scores: Tensor, deltas: Tensor, proposals: Tensor, size: tuple[int, int], config: BoxConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (D, 4), scores (D,), labels (D,) of one picture (``docs/operators.md``, select)."""
-    classes = logits.shape[1] - 1
-    scores = torch.softmax(logits.float(), 1)[:, :classes]
-    boxes = clip_boxes(decode_boxes(deltas.float().unflatten(1, (-1, 4)), proposals[:, None], config.coder_weights), size)  # N, K, 4
+    """Boxes (D, 4), scores (D,), labels (D,) of one picture (``docs/operators.md``, select).
+
+    Args:
+        scores: (N, K) probabilities, without background.
+        deltas: (N, 4K), or (N, 4): the same box for every class.
+        proposals: (N, 4) that the deltas start from, input pixels.
+        size: (h, w) of the picture.
+        config: coder weights, thresholds and the largest number of detections.
+    """
+    scores, classes = scores.float(), scores.shape[1]
+    boxes = clip_boxes(decode_boxes(deltas.float().unflatten(1, (-1, 4)), proposals[:, None], config.coder_weights), size)  # N, K or 1, 4
+    boxes = boxes.expand(-1, classes, -1)
     solid = ((boxes[..., 2:] - boxes[..., :2]) > 0).all(-1)
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for label in range(classes):

@@ -96,7 +96,8 @@ class Detector(nn.Module):
         for image, proposals in enumerate(self.rpn.propose(*self.rpn(pyramid), sizes)):
             batch = torch.full((len(proposals),), image, device=proposals.device)
             class_logits, deltas = self.box_head(self.pool(pyramid, proposals, batch, self.box_pool()))
-            boxes, scores, labels = select_detections(class_logits, deltas, proposals, sizes[image], self.config.box)
+            found = select_detections(self.box_head.probabilities(class_logits), deltas, proposals, sizes[image], self.config.box)
+            boxes, scores, labels = found
             batch = torch.full((len(boxes),), image, device=boxes.device)
             mask_logits = self.mask_head(self.mask_inputs(pyramid, maps, boxes, batch), labels).logits
             results.append(Detections(boxes=boxes, scores=scores, labels=labels, mask_logits=mask_logits))

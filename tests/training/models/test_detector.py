@@ -7,10 +7,11 @@ from tests.trained import TINY
 from training.config import BoxConfig, ModelConfig, RPNConfig
 from training.heads import HEADS
 from training.heads.fcn import FCNConfig
+from training.models.backbones import freeze_stem
 from training.models.box_head import BoxHead, sample_rois
 from training.models.detector import Detector, Target
 from training.models.matching import BACKGROUND, IGNORED, match, sample
-from training.models.resnet import BasicBlock, FrozenBatchNorm, build_resnet, freeze_stem
+from training.models.resnet import BasicBlock, FrozenBatchNorm, build_resnet
 from training.models.rpn import base_anchors
 
 
