@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from training.heads.base import MaskHead, MaskOutput
+from training.heads.beis import BEISHead
 from training.heads.bmask import BMaskHead
 from training.heads.fcn import FCNHead
 from training.heads.refinemask import RefineMaskHead
 
-HEADS: dict[str, type[MaskHead]] = {"fcn": FCNHead, "bmask": BMaskHead, "refinemask": RefineMaskHead}
+HEADS: dict[str, type[MaskHead]] = {"fcn": FCNHead, "bmask": BMaskHead, "refinemask": RefineMaskHead, "beis": BEISHead}
 
 __all__ = ["HEADS", "MaskHead", "MaskOutput"]
