@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+BOX_LOSSES = ("l1", "smooth_l1", "giou")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RPNConfig(Config):
     """Region proposal network (Ren et al. 2015), with Detectron2's numbers."""
@@ -26,9 +29,19 @@ class RPNConfig(Config):
     post_nms_train: int = 1000  # per picture
     post_nms_test: int = 1000  # per picture
     nms_threshold: float = 0.7
+    coder_weights: tuple[float, float, float, float] | None = None  # None = (1, 1, 1, 1), or (10, 10, 5, 5) with "rs_giou"
+    box_loss: str = "l1"  # "l1", "smooth_l1" or "giou"; "rs_giou" always takes GIoU
+    beta: float = 1 / 9  # smooth_l1: size of the quadratic part, units of the coder
 
     def __post_init__(self) -> None:
         require(len(self.anchor_sizes) == 5, f"anchor_sizes needs one size per level P2..P6, got {self.anchor_sizes}")
+        require(self.coder_weights is None or min(self.coder_weights) > 0, f"coder_weights must be positive, got {self.coder_weights}")
+        _check_box_loss(self.box_loss, self.beta)
+
+
+def _check_box_loss(box_loss: str, beta: float) -> None:
+    require(box_loss in BOX_LOSSES, f"box_loss must be one of {', '.join(BOX_LOSSES)}, got {box_loss!r}")
+    require(beta > 0, f"beta must be positive, got {beta}; for 0 take box_loss 'l1'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +56,60 @@ class BoxConfig(Config):
     positive_fraction: float = 0.25
     foreground_iou: float = 0.5
     class_agnostic: bool = False  # one box per RoI instead of one per class
+    box_loss: str = "l1"  # "l1", "smooth_l1" or "giou"; "rs_giou" always takes GIoU
+    beta: float = 1.0  # smooth_l1: size of the quadratic part, units of the coder
+    class_weight: float = 1.0  # of the classification loss; RefineMask doubles both (2.0). Not used by "rs_giou"
+    box_weight: float = 1.0  # of the box loss; likewise
+    train_on_pred_boxes: bool = False  # masks are trained in the boxes that this stage predicts, as BMask R-CNN's released code does
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        require(min(self.coder_weights) > 0, f"coder_weights must be positive, got {self.coder_weights}")
+        _check_box_loss(self.box_loss, self.beta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSortConfig(Config):
+    """Options of the detection loss "rs_giou" (Oksuz et al. 2021, section 4; Cao et al. 2023)."""
+
+    delta: float = 0.5  # half width of the smoothed step, logits
+    rpn_weight: float = 0.2  # of all three losses of the RPN
+    balance: bool = True  # scale box and mask losses to the value of their stage's ranking loss
+    mask_cap: int = 200  # foreground RoIs of a batch that the mask head is trained on, at most
+
+    def __post_init__(self) -> None:
+        require(self.delta > 0 and self.rpn_weight > 0, f"delta and rpn_weight must be positive, got {self.delta} and {self.rpn_weight}")
+        require(self.mask_cap >= 1, f"mask_cap must be at least 1, got {self.mask_cap}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CascadeConfig(Config):
+    """Box stages one after another, each trained on the boxes of the one before (Cai & Vasconcelos 2018). Boxes are class-agnostic."""
+
+    ious: tuple[float, ...] = (0.5, 0.6, 0.7)  # IoU from which a RoI is foreground, per stage; in place of ``box.foreground_iou``
+    coder_weights: tuple[tuple[float, float, float, float], ...] = (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (30.0, 30.0, 15.0, 15.0),
+    )  # in place of ``box.coder_weights``
+
+    def __post_init__(self) -> None:
+        require(len(self.ious) == len(self.coder_weights) >= 2, "a cascade needs at least 2 stages, each with an IoU and coder weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringConfig(Config):
+    """Mask Scoring: a small network that predicts the IoU of each mask (Huang et al. 2019)."""
+
+    channels: int = 256
+    convs: int = 4  # 3x3, the last with stride 2
+    hidden: int = 1024
+    loss_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(min(self.channels, self.convs, self.hidden) >= 1, "channels, convs and hidden must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +158,21 @@ class ModelConfig(Config):
     rpn: RPNConfig = field(default_factory=RPNConfig)
     box: BoxConfig = field(default_factory=BoxConfig)
     head: HeadConfig = field(default_factory=_default_head)
+    detection_loss: str = "ce_l1"  # "ce_l1" = cross-entropy and box_loss on samples, "rs_giou" = Rank & Sort and GIoU on everything
+    rank_sort: RankSortConfig = field(default_factory=RankSortConfig)  # used by "rs_giou"
+    cascade: CascadeConfig | None = None  # None = one box stage
+    scoring: ScoringConfig | None = None  # Mask Scoring; None = a mask's score is its box's
+
+    def box_stages(self) -> tuple[BoxConfig, ...]:
+        """The configuration of each box stage: ``box`` itself, or what the cascade makes of it."""
+        if self.cascade is None:
+            return (self.box,)
+        stages = zip(self.cascade.ious, self.cascade.coder_weights, strict=True)
+        return tuple(self.box.replace(class_agnostic=True, foreground_iou=iou, coder_weights=weights) for iou, weights in stages)
 
     def __post_init__(self) -> None:
+        losses = ("ce_l1", "rs_giou")
+        require(self.detection_loss in losses, f"detection_loss must be one of {', '.join(losses)}, got {self.detection_loss!r}")
         require(
             len(self.class_names) == len(self.category_ids) > 0,
             f"class_names ({len(self.class_names)}) and category_ids ({len(self.category_ids)}) must pair up",
@@ -137,6 +214,7 @@ class TrainConfig(Config):
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     iterations: int = 90_000
+    epochs: float = 0.0  # passes over the data; 0 = as many as the iterations make, otherwise they decide the iterations
     batch: int = 16  # pictures of an iteration, over all processes
     accumulate: int = 1  # parts that a process computes its share of the batch in, one after the other
     sampler: str = "area"  # "area" = independent draws by sqrt(area), "epochs" = shuffled, "repeat" = shuffled, rare categories repeated
@@ -176,11 +254,12 @@ class TrainConfig(Config):
             require(getattr(self, name) in known, f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         for name in ("iterations", "batch", "accumulate", "checkpoint_every", "log_every"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("warmup", "seed", "threads", "workers", "cache_mb", "learning_rate", "weight_decay", "bias_factor", "clip_norm"):
+        for name in ("epochs", "warmup", "seed", "threads", "workers", "cache_mb", "learning_rate", "weight_decay", "clip_norm"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         require(self.batch % self.accumulate == 0, f"a batch of {self.batch} cannot be computed in {self.accumulate} equal parts")
         require(all(0 < m < 1 for m in self.milestones), f"milestones are shares of the iterations, between 0 and 1, got {self.milestones}")
         require(list(self.milestones) == sorted(self.milestones), f"milestones must be in order, got {self.milestones}")
         require(0 <= self.ema < 1 and 0 <= self.warmup_factor <= 1, "ema must be below 1 and warmup_factor at most 1")
         require(self.power > 0 and self.repeat_threshold > 0, "power and repeat_threshold must be positive")
+        require(self.bias_factor >= 0, f"bias_factor must not be negative, got {self.bias_factor}")
         require(0 <= self.floor <= self.learning_rate, f"floor must be 0 to the learning rate, got {self.floor}")
