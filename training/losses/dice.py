@@ -9,8 +9,8 @@ from torch import Tensor
 DICE_FORMS = ("linear", "squared")
 
 
-def dice_loss(logits: Tensor, targets: Tensor, form: str = "linear", epsilon: float = 1.0) -> Tensor:
-    """Mean over N masks of 1 - (2 sum(p y) + e) / (denominator + e), p the probability.
+def dice_per_mask(logits: Tensor, targets: Tensor, form: str = "linear", epsilon: float = 1.0) -> Tensor:
+    """1 - (2 sum(p y) + e) / (denominator + e) of each mask, p the probability.
 
     Args:
         logits: (N, H, W).
@@ -19,13 +19,16 @@ def dice_loss(logits: Tensor, targets: Tensor, form: str = "linear", epsilon: fl
         epsilon: e; a mask without foreground and without prediction then costs nothing.
 
     Returns:
-        A scalar; 0 with gradient 0 for no masks.
+        (N,) float32.
     """
-    if len(logits) == 0:
-        return logits.sum() * 0
     p, y = torch.sigmoid(logits.float()).flatten(1), targets.float().flatten(1)
     size = p + y if form == "linear" else p * p + y * y
-    return (1 - (2 * (p * y).sum(1) + epsilon) / (size.sum(1) + epsilon)).mean()
+    return 1 - (2 * (p * y).sum(1) + epsilon) / (size.sum(1) + epsilon)
+
+
+def dice_loss(logits: Tensor, targets: Tensor, form: str = "linear", epsilon: float = 1.0) -> Tensor:
+    """Mean of :func:`dice_per_mask`, a scalar; 0 with gradient 0 for no masks."""
+    return dice_per_mask(logits, targets, form, epsilon).mean() if len(logits) else logits.sum() * 0
 
 
 def balanced_bce(logits: Tensor, targets: Tensor) -> Tensor:
