@@ -26,8 +26,6 @@ class Refinement(nn.Module):
         self.scale = scale
         self.fusion = nn.Sequential(ConvReLU(inputs, hidden), ConvReLU(hidden, hidden), ConvReLU(hidden, outputs))
         last = nn.Conv2d(outputs, projected, 3, padding=1)
-        nn.init.kaiming_normal_(last.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]  # bias is on
         self.projection = nn.Sequential(ConvReLU(outputs, outputs), last)  # no ReLU at the end: distances are taken of it
         self.predictor = ClassSlice(outputs + projected, classes)
 
@@ -65,6 +63,11 @@ class BEISHead(MaskHead):
             if refine_p2:
                 self.p2.append(ConvReLU(channels, width, 1))
             self.stages.append(Refinement(width * (1 + refine_p2) + dim + 1, width, after, after_dim, classes, 2))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                # By fan-in: where channels halve, fan-out makes features grow at every stage, and the distances between them with it.
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # bias is on
         wanted = config.ibdl or config.cbdl
         self.contrast = BoundaryContrast(config, projected, classes) if wanted else None
 

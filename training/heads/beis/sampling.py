@@ -6,6 +6,7 @@ Side 0 is background, side 1 foreground. Tensors (N, 2, B) list the band's pixel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -38,11 +39,18 @@ def boundary_sides(masks: Tensor, width: int) -> Tensor:
 
     Outside of ``masks`` (N, S, S) counts as background, so an object cut off by its crop has a boundary there on its side only.
     """
-    inside = (masks > 0.5).float()[:, None]  # N, 1, S, S
-    window = 2 * width + 1
-    eroded = -F.max_pool2d(-F.pad(inside, (width,) * 4), window, 1)
-    dilated = F.max_pool2d(inside, window, 1, width)
-    return torch.cat([dilated > inside, inside > eroded], 1)
+    inside = masks > 0.5
+    near_inside = _any_within(F.pad(inside, (width,) * 4), width)
+    near_outside = _any_within(F.pad(~inside, (width,) * 4, value=True), width)
+    return torch.stack([near_inside & ~inside, near_outside & inside], 1)
+
+
+def _any_within(padded: Tensor, width: int) -> Tensor:
+    """Whether any cell of the square of side 2 width + 1 is set, by rows and then columns: (N, S + 2 width, S + 2 width) -> (N, S, S)."""
+    for axis in (1, 2):
+        length = padded.shape[axis] - 2 * width
+        padded = reduce(torch.logical_or, [padded.narrow(axis, i, length) for i in range(2 * width + 1)])
+    return padded
 
 
 @torch.no_grad()
@@ -66,7 +74,7 @@ def draw(band: Band, weights: Tensor, count: int) -> Draw:
 
     A race of exponential clocks: the order of arrival is the order of such a draw, of every row at once and without a test of its sum.
     """
-    arrival = weights / torch.empty_like(weights).exponential_()
+    arrival = weights / -torch.rand_like(weights).log_()
     index = arrival.topk(min(count, weights.shape[-1]), -1).indices  # N, 2, k
     return Draw(pixels=band.pixels.gather(-1, index), real=weights.gather(-1, index) > 0)
 
