@@ -133,9 +133,9 @@ class RankedLosses:
         return (self.rank + self.sort).detach()
 
 
-def balanced(loss: Tensor, reference: Tensor) -> Tensor:
-    """``loss`` scaled to the value of ``reference``, without gradient through the factor (self-balancing, section 3.4 of the paper)."""
-    return loss * (reference.detach() / loss.detach().clamp(min=TINY))
+def balance_factor(loss: Tensor, reference: Tensor) -> Tensor:
+    """What brings ``loss`` to the value of ``reference``; it has no gradient (self-balancing, section 3.4 of the paper)."""
+    return reference.detach() / loss.detach().clamp(min=TINY)
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
@@ -164,5 +164,5 @@ def ranked_losses(
     rank, sort = rank_sort(logits, targets, delta)
     box = weighted_mean(giou_loss(boxes, truth), weights)
     if balance:
-        box = balanced(box, rank + sort)
+        box = box * balance_factor(box, rank + sort)
     return RankedLosses(rank=rank, sort=sort, box=box)

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.config import BoxConfig
-from training.models.matching import match, sample
-from training.models.ops import clip_boxes, decode_boxes, encode_boxes, nms
+from training.config import BoxConfig, RankSortConfig
+from training.losses.boxes import box_loss
+from training.losses.rank_sort import RankedLosses, ranked_losses
+from training.models.matching import BACKGROUND, match, sample
+from training.models.ops import clip_boxes, decode_boxes, nms
 
 ACTIVATIONS = ("softmax", "sigmoid")
 
@@ -65,35 +67,80 @@ class SampledRois:
 
 
 @torch.no_grad()
-def sample_rois(proposals: list[Tensor], truths: list[Tensor], labels: list[Tensor], config: BoxConfig, classes: int) -> SampledRois:
-    """Match proposals plus ground truth boxes and sample them (512 a picture, at most 25 % foreground by default)."""
+def sample_rois(
+    proposals: list[Tensor], truths: list[Tensor], labels: list[Tensor], config: BoxConfig, classes: int, *, sampled: bool = True
+) -> SampledRois:
+    """Match proposals plus ground truth boxes, and sample them (512 a picture, at most 25 % foreground by default) or keep all."""
     picked: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for image, (boxes, truth, label) in enumerate(zip(proposals, truths, labels, strict=True)):
         boxes = torch.cat([boxes, truth])
         matched = match(boxes, truth, config.foreground_iou, config.foreground_iou, allow_low_quality=False)
-        positive, negative = sample(matched, config.samples, config.positive_fraction)
-        chosen = torch.cat([positive, negative])
-        roi_label = torch.full((len(chosen),), classes, device=boxes.device)
-        roi_label[: len(positive)] = label[matched[positive]]
-        roi_truth = matched[chosen].clamp(min=-1)
-        picked.append((boxes[chosen], torch.full_like(roi_label, image), roi_label, roi_truth))
+        if sampled:
+            chosen = torch.cat(sample(matched, config.samples, config.positive_fraction))
+            boxes, matched = boxes[chosen], matched[chosen]
+        picked.append((boxes, torch.full_like(matched, image), _class_of(matched, label, classes), matched))
     stacked = [torch.cat(parts) for parts in zip(*picked, strict=True)]
     return SampledRois(boxes=stacked[0], batch=stacked[1], labels=stacked[2], truth=stacked[3])
 
 
+@torch.no_grad()
+def label_rois(boxes: Tensor, batch: Tensor, truths: list[Tensor], labels: list[Tensor], config: BoxConfig, classes: int) -> SampledRois:
+    """Match given RoIs (N, 4) of the pictures ``batch`` (N,), in their order: what a later stage of a cascade is trained on."""
+    all_matched = torch.full_like(batch, BACKGROUND)
+    all_labels = torch.full_like(batch, classes)
+    for image, (truth, label) in enumerate(zip(truths, labels, strict=True)):
+        mine = torch.nonzero(batch == image).squeeze(1)
+        matched = match(boxes[mine], truth, config.foreground_iou, config.foreground_iou, allow_low_quality=False)
+        all_matched[mine], all_labels[mine] = matched, _class_of(matched, label, classes)
+    return SampledRois(boxes=boxes, batch=batch, labels=all_labels, truth=all_matched)
+
+
+def _class_of(matched: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Class (N,) of matched boxes; ``classes`` where there is no match."""
+    return torch.cat([labels, labels.new_tensor([classes])])[matched]  # BACKGROUND = -1 is the entry behind the last
+
+
+def own_deltas(deltas: Tensor, index: Tensor, labels: Tensor) -> Tensor:
+    """Deltas (F, 4) of the RoIs ``index`` (F,): the slice of ``labels`` (F,), or the only one of a class-agnostic head."""
+    per_class = deltas.unflatten(1, (-1, 4))  # N, K or 1, 4
+    return per_class[index, labels if per_class.shape[1] > 1 else torch.zeros_like(labels)]
+
+
+def truth_boxes(rois: SampledRois, index: Tensor, truths: list[Tensor]) -> Tensor:
+    """Ground truth boxes (F, 4) of the foreground RoIs ``index`` (F,)."""
+    offsets = torch.tensor([0, *[len(t) for t in truths]], device=index.device).cumsum(0)
+    return torch.cat(truths)[offsets[rois.batch[index]] + rois.truth[index]]
+
+
 def box_losses(logits: Tensor, deltas: Tensor, rois: SampledRois, truths: list[Tensor], config: BoxConfig) -> dict[str, Tensor]:
-    """Mean cross-entropy over the sampled RoIs; L1 over the foreground, divided by the number of sampled RoIs."""
+    """Mean cross-entropy over the RoIs; the box loss over the foreground, divided by the number of RoIs."""
     if len(rois.boxes) == 0:
-        return {"box_class": logits.sum() * 0, "box_regression": deltas.sum() * 0}
+        return {"class": logits.sum() * 0, "regression": deltas.sum() * 0}
     fg = rois.foreground()
-    own = deltas.unflatten(1, (-1, 4))[fg, rois.labels[fg]]  # F, 4: the slice of the RoI's class
-    offsets = torch.tensor([0, *[len(t) for t in truths]], device=fg.device).cumsum(0)
-    target_boxes = torch.cat(truths)[offsets[rois.batch[fg]] + rois.truth[fg]]
-    target = encode_boxes(target_boxes, rois.boxes[fg], config.coder_weights)
+    own = own_deltas(deltas, fg, rois.labels[fg])
+    regression = box_loss(own, rois.boxes[fg], truth_boxes(rois, fg, truths), config.coder_weights, config.box_loss, config.beta)
     return {
-        "box_class": F.cross_entropy(logits.float(), rois.labels),
-        "box_regression": F.l1_loss(own.float(), target, reduction="sum") / len(rois.boxes),
+        "class": config.class_weight * F.cross_entropy(logits.float(), rois.labels),
+        "regression": config.box_weight * regression / len(rois.boxes),
     }
+
+
+def ranked_box_losses(
+    logits: Tensor, deltas: Tensor, rois: SampledRois, truths: list[Tensor], config: BoxConfig, rank_sort: RankSortConfig
+) -> tuple[RankedLosses, Tensor]:
+    """Rank & Sort over all RoIs times classes, GIoU over the foreground (Oksuz et al. 2021, section 4.2).
+
+    Returns:
+        The losses, and the weight (N,) of every RoI: its highest class probability, without gradient.
+    """
+    fg, classes = rois.foreground(), logits.shape[1]
+    position = fg * classes + rois.labels[fg]
+    boxes = decode_boxes(own_deltas(deltas, fg, rois.labels[fg]).float(), rois.boxes[fg], config.coder_weights)
+    weights = torch.sigmoid(logits.detach().float()).amax(1)  # N
+    flat, wanted = logits.flatten(), truth_boxes(rois, fg, truths)
+    targets = torch.zeros(flat.shape, device=flat.device)
+    delta, balance = rank_sort.delta, rank_sort.balance
+    return ranked_losses(flat, targets, position, boxes, wanted, weights[fg], delta=delta, balance=balance), weights
 
 
 @torch.no_grad()

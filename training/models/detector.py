@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from sdk.config import PoolSpec
 from training.config import ModelConfig
 from training.heads import HEADS
+from training.losses.rank_sort import balance_factor
 from training.models.backbones import build_backbone
-from training.models.box_head import BoxHead, box_losses, sample_rois, select_detections
+from training.models.box_head import BoxHead
+from training.models.cascade import BoxOutcome, Pool, detect, solid, train_stages
 from training.models.fpn import FPN
+from training.models.matching import choose
 from training.models.ops import multilevel_roi_align
 from training.models.rpn import RPN, STRIDES
 from training.models.targets import MaskTargets, Target
@@ -40,9 +43,17 @@ class Detector(nn.Module):
         self.config = config
         self.backbone = build_backbone(config.backbone, config.width, config.norm)
         self.fpn = FPN(self.backbone.channels, config.fpn_channels)
-        self.rpn = RPN(config.rpn, config.fpn_channels)
-        self.box_head = BoxHead(config.box, config.fpn_channels, classes)
+        ranked = config.detection_loss == "rs_giou"
+        self.rpn = RPN(config.rpn, config.fpn_channels, config.rank_sort if ranked else None)
+        stages = [BoxHead(stage, config.fpn_channels, classes, "sigmoid" if ranked else "softmax") for stage in config.box_stages()]
+        self.box_head = stages[0]
+        self.later_box_heads = nn.ModuleList(stages[1:])
         self.mask_head = HEADS[config.head.name](config.head, config.fpn_channels, classes)
+
+    @property
+    def box_heads(self) -> list[BoxHead]:
+        """The box head of every stage: one, or as many as the cascade has."""
+        return [self.box_head, *(head for head in self.later_box_heads if isinstance(head, BoxHead))]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """P2 .. P6."""
@@ -66,25 +77,47 @@ class Detector(nn.Module):
     def box_pool(self) -> PoolSpec:
         return PoolSpec(size=self.config.box.pool_size, sampling_ratio=self.config.box.sampling_ratio)
 
+    def box_input(self, pyramid: list[Tensor]) -> Pool:
+        """Pools what a box stage looks at."""
+        return lambda boxes, batch: self.pool(pyramid, boxes, batch, self.box_pool())
+
     def losses(self, images: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> dict[str, Tensor]:
-        """All losses of a batch by name."""
+        """All losses of a batch by name; their sum is what training minimises."""
         pyramid = self.pyramid(images)
         logits, deltas, anchors = self.rpn(pyramid)
-        truths, labels = [t.boxes for t in targets], [t.labels for t in targets]
-        losses = self.rpn.losses(logits, deltas, anchors, truths)
-
+        losses = self.rpn.losses(logits, deltas, anchors, [t.boxes for t in targets])
         proposals = self.rpn.propose(logits, deltas, anchors, sizes)
-        rois = sample_rois(proposals, truths, labels, self.config.box, len(self.config.class_names))
-        pooled = self.pool(pyramid, rois.boxes, rois.batch, self.box_pool())
-        losses.update(box_losses(*self.box_head(pooled), rois, truths, self.config.box))
+        outcome = train_stages(self.box_heads, self.box_input(pyramid), proposals, targets, sizes, self.config)
+        losses.update(outcome.losses)
+        losses.update(self.mask_losses(pyramid, self.mask_targets(outcome, targets), outcome.reference))
+        return losses
 
-        fg = rois.foreground()
-        boxes, batch = rois.boxes[fg], rois.batch[fg]
+    @torch.no_grad()
+    def mask_targets(self, outcome: BoxOutcome, targets: list[Target]) -> MaskTargets:
+        """The foreground RoIs that masks are trained in, with what they should become."""
+        rois, chosen, boxes = outcome.rois, outcome.rois.foreground(), outcome.rois.boxes
+        if self.config.box.train_on_pred_boxes:
+            boxes = outcome.predicted
+            chosen = chosen[solid(boxes[chosen])]
+        if outcome.weights is not None:  # nothing was sampled, so there may be any number
+            chosen = choose(chosen, self.config.rank_sort.mask_cap)
+        return MaskTargets(
+            pictures=targets,
+            boxes=boxes[chosen],
+            batch=rois.batch[chosen],
+            truth=rois.truth[chosen],
+            labels=rois.labels[chosen],
+            weights=None if outcome.weights is None else outcome.weights[chosen],
+        )
+
+    def mask_losses(self, pyramid: list[Tensor], targets: MaskTargets, reference: Tensor | None = None) -> dict[str, Tensor]:
+        """Losses of the mask head, all scaled by one factor so that together they are worth ``reference``."""
         maps = self.mask_head.maps(pyramid)
-        inputs = self.mask_inputs(pyramid, maps, boxes, batch)
-        mask_targets = MaskTargets(pictures=targets, boxes=boxes, batch=batch, truth=rois.truth[fg], labels=rois.labels[fg])
-        mask_losses, _ = self.mask_head.losses(maps, inputs, mask_targets)
-        losses.update(mask_losses)
+        inputs = self.mask_inputs(pyramid, maps, targets.boxes, targets.batch)
+        losses, _ = self.mask_head.losses(maps, inputs, targets)
+        if reference is not None:
+            factor = balance_factor(torch.stack(list(losses.values())).sum(), reference)
+            losses = {name: loss * factor for name, loss in losses.items()}
         return losses
 
     @torch.no_grad()
@@ -94,10 +127,7 @@ class Detector(nn.Module):
         maps = self.mask_head.maps(pyramid)
         results = []
         for image, proposals in enumerate(self.rpn.propose(*self.rpn(pyramid), sizes)):
-            batch = torch.full((len(proposals),), image, device=proposals.device)
-            class_logits, deltas = self.box_head(self.pool(pyramid, proposals, batch, self.box_pool()))
-            found = select_detections(self.box_head.probabilities(class_logits), deltas, proposals, sizes[image], self.config.box)
-            boxes, scores, labels = found
+            boxes, scores, labels = detect(self.box_heads, self.box_input(pyramid), proposals, image, sizes[image])
             batch = torch.full((len(boxes),), image, device=boxes.device)
             mask_logits = self.mask_head(self.mask_inputs(pyramid, maps, boxes, batch), labels).logits
             results.append(Detections(boxes=boxes, scores=scores, labels=labels, mask_logits=mask_logits))

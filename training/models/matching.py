@@ -33,11 +33,12 @@ def sample(matched: Tensor, count: int, positive_fraction: float) -> tuple[Tenso
     """Random indices of at most ``count`` boxes: (positives, negatives), at most the given fraction positive."""
     positive = torch.nonzero(matched >= 0).squeeze(1)
     negative = torch.nonzero(matched == BACKGROUND).squeeze(1)
-    positive = _choose(positive, int(count * positive_fraction))
-    return positive, _choose(negative, count - len(positive))
+    positive = choose(positive, int(count * positive_fraction))
+    return positive, choose(negative, count - len(positive))
 
 
-def _choose(index: Tensor, count: int) -> Tensor:
+def choose(index: Tensor, count: int) -> Tensor:
+    """At most ``count`` random entries of ``index``; all of them, in their order, where they are no more."""
     if len(index) <= count:
         return index
     return index[torch.randperm(len(index), device=index.device)[:count]]

@@ -6,12 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.config import RPNConfig
-from training.models.matching import match, sample
-from training.models.ops import clip_boxes, decode_boxes, encode_boxes, nms
+from training.config import RankSortConfig, RPNConfig
+from training.losses.boxes import box_loss
+from training.losses.rank_sort import IGNORED as UNRANKED
+from training.losses.rank_sort import ranked_losses
+from training.models.matching import IGNORED, match, sample
+from training.models.ops import clip_boxes, decode_boxes, nms
 
 STRIDES = (4, 8, 16, 32, 64)
-RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # of the deltas that the RPN gives, whatever its coder is trained with
+RANKED_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the coder in training with Rank & Sort (released code: stds .1 .1 .2 .2)
 
 
 def base_anchors(size: float, ratios: tuple[float, ...]) -> Tensor:
@@ -22,10 +26,17 @@ def base_anchors(size: float, ratios: tuple[float, ...]) -> Tensor:
 
 
 class RPNHead(nn.Module):
-    """Shared 3x3 convolution, then objectness (A) and deltas (4A) per cell."""
+    """Shared 3x3 convolution, then objectness (A) and deltas (4A) per cell.
 
-    def __init__(self, channels: int, anchors: int) -> None:
+    ``coder_weights`` divide the deltas here, so that everything after this layer, an engine's runtime included, sees plain deltas.
+    """
+
+    scale: Tensor | None
+
+    def __init__(self, channels: int, anchors: int, coder_weights: tuple[float, ...] = RPN_WEIGHTS) -> None:
         super().__init__()
+        scale = None if tuple(coder_weights) == RPN_WEIGHTS else 1 / torch.tensor(coder_weights).repeat(anchors)[:, None, None]
+        self.register_buffer("scale", scale, persistent=False)  # 4A, 1, 1
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, anchors, 1)
         self.deltas = nn.Conv2d(channels, 4 * anchors, 1)
@@ -35,16 +46,20 @@ class RPNHead(nn.Module):
 
     def forward(self, pyramid: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         hidden = [F.relu(self.conv(p)) for p in pyramid]
-        return [self.objectness(h) for h in hidden], [self.deltas(h) for h in hidden]
+        deltas = [self.deltas(h) for h in hidden]
+        if self.scale is not None:
+            deltas = [d * self.scale for d in deltas]
+        return [self.objectness(h) for h in hidden], deltas
 
 
 class RPN(nn.Module):
-    """Anchors, losses and proposals around an :class:`RPNHead`."""
+    """Anchors, losses and proposals around an :class:`RPNHead`. With ``rank_sort``, its losses are Rank & Sort and GIoU."""
 
-    def __init__(self, config: RPNConfig, channels: int) -> None:
+    def __init__(self, config: RPNConfig, channels: int, rank_sort: RankSortConfig | None = None) -> None:
         super().__init__()
-        self.config = config
-        self.head = RPNHead(channels, len(config.anchor_ratios))
+        self.config, self.rank_sort = config, rank_sort
+        self.coder_weights = config.coder_weights or (RPN_WEIGHTS if rank_sort is None else RANKED_WEIGHTS)
+        self.head = RPNHead(channels, len(config.anchor_ratios), self.coder_weights)
         for level, size in enumerate(config.anchor_sizes):
             self.register_buffer(f"anchors{level}", base_anchors(size, config.anchor_ratios), persistent=False)
 
@@ -90,18 +105,43 @@ class RPN(nn.Module):
         return proposals
 
     def losses(self, logits: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], truths: list[Tensor]) -> dict[str, Tensor]:
-        """Binary cross-entropy and L1 over the sampled anchors, both divided by samples * pictures."""
-        all_logits, all_deltas, all_anchors = torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors)
-        objectness = all_logits.sum() * 0
-        regression = all_deltas.sum() * 0
+        """Losses by name, from what :meth:`forward` gave and the ground truth boxes (G, 4) of every picture."""
+        together = torch.cat(logits, 1), torch.cat(deltas, 1), torch.cat(anchors)
+        return self._sampled(*together, truths) if self.rank_sort is None else self._ranked(*together, truths, self.rank_sort)
+
+    def _sampled(self, logits: Tensor, deltas: Tensor, anchors: Tensor, truths: list[Tensor]) -> dict[str, Tensor]:
+        """Binary cross-entropy and the box loss over the sampled anchors, both divided by samples * pictures."""
+        objectness = logits.sum() * 0
+        regression = deltas.sum() * 0
+        units = torch.tensor(self.coder_weights, device=deltas.device)
         for image, truth in enumerate(truths):
-            matched = match(all_anchors, truth, self.config.low, self.config.high, allow_low_quality=True)
+            matched = match(anchors, truth, self.config.low, self.config.high, allow_low_quality=True)
             positive, negative = sample(matched, self.config.samples, 0.5)
             chosen = torch.cat([positive, negative])
             label = torch.zeros(len(chosen), device=chosen.device)
             label[: len(positive)] = 1
-            objectness = objectness + F.binary_cross_entropy_with_logits(all_logits[image][chosen].float(), label, reduction="sum")
-            target = encode_boxes(truth[matched[positive]], all_anchors[positive], RPN_WEIGHTS)
-            regression = regression + F.l1_loss(all_deltas[image][positive].float(), target, reduction="sum")
+            objectness = objectness + F.binary_cross_entropy_with_logits(logits[image][chosen].float(), label, reduction="sum")
+            predicted, wanted = deltas[image][positive].float() * units, truth[matched[positive]]
+            kind, beta = self.config.box_loss, self.config.beta
+            regression = regression + box_loss(predicted, anchors[positive], wanted, self.coder_weights, kind, beta)
         scale = 1.0 / (self.config.samples * max(1, len(truths)))
         return {"rpn_objectness": objectness * scale, "rpn_box": regression * scale}
+
+    def _ranked(self, logits: Tensor, deltas: Tensor, anchors: Tensor, truths: list[Tensor], config: RankSortConfig) -> dict[str, Tensor]:
+        """Rank & Sort over all anchors of all pictures in one vector, without sampling (Oksuz et al. 2021, section 4.2)."""
+        targets = torch.zeros(logits.shape, device=logits.device)  # B, M
+        positives, boxes, wanted = [], [], []
+        for image, truth in enumerate(truths):
+            matched = match(anchors, truth, self.config.low, self.config.high, allow_low_quality=True)
+            targets[image] = torch.where(matched == IGNORED, UNRANKED, 0.0)
+            positive = torch.nonzero(matched >= 0).squeeze(1)
+            boxes.append(decode_boxes(deltas[image][positive].float(), anchors[positive], RPN_WEIGHTS))
+            wanted.append(truth[matched[positive]])
+            positives.append(positive + image * len(anchors))
+        flat, index = logits.flatten(), torch.cat(positives)
+        weights = torch.sigmoid(flat[index].detach().float())
+        losses = ranked_losses(
+            flat, targets.flatten(), index, torch.cat(boxes), torch.cat(wanted), weights, delta=config.delta, balance=config.balance
+        )
+        h = config.rpn_weight
+        return {"rpn_rank": h * losses.rank, "rpn_sort": h * losses.sort, "rpn_box": h * losses.box}

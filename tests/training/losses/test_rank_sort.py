@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.losses import rank_sort as module
-from training.losses.rank_sort import balanced, rank_sort, ranked_losses, weighted_mean
+from training.losses.rank_sort import balance_factor, rank_sort, ranked_losses, weighted_mean
 
 
 def literal(x: list[float], t: list[float], delta: float) -> tuple[float, float, list[float]]:
@@ -151,10 +151,11 @@ def test_many_negatives_stay_in_memory_bounds(monkeypatch: pytest.MonkeyPatch) -
 
 def test_balance_takes_the_value_of_its_reference() -> None:
     loss = torch.tensor(4.0, requires_grad=True)
-    scaled = balanced(loss, torch.tensor(2.0))
+    scaled = loss * balance_factor(loss, torch.tensor(2.0))
     scaled.backward()
     assert scaled.item() == 2.0 and loss.grad is not None and loss.grad.item() == 0.5
-    assert balanced(torch.tensor(0.0), torch.tensor(1.0)).item() == 0.0
+    nothing = torch.tensor(0.0)
+    assert (nothing * balance_factor(nothing, torch.tensor(1.0))).item() == 0.0
 
 
 def test_weighted_mean() -> None:
