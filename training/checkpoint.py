@@ -6,9 +6,11 @@ and what ``kerf export`` and fine-tuning need.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,22 +48,51 @@ def load(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_model(path: str | Path) -> tuple[Detector, TrainConfig]:
-    """The trained model (its averaged weights where training kept them) in evaluation mode, and its training config."""
-    content = load(path)
+@contextlib.contextmanager
+def fitting(path: str | Path) -> Iterator[None]:
+    """Turns what is raised when a checkpoint's content does not fit this version into a `CheckpointError` that names ``path``."""
     try:
+        yield
+    except CheckpointError:
+        raise
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # RuntimeError: missing, left-over or misshapen weights
+        raise CheckpointError(f"{path}: its weights and its configuration do not fit this version: {error}") from error
+
+
+def training_only(model: Detector) -> tuple[str, ...]:
+    """Beginnings of the names of the parameters and buffers that inference does not need."""
+    return tuple(f"mask_head.{prefix}" for prefix in model.mask_head.training_only)
+
+
+def load_model(path: str | Path) -> tuple[Detector, TrainConfig]:
+    """The trained model (its averaged weights where training kept them) in evaluation mode, and its training config.
+
+    What only training needs may be missing; it then has the values of a fresh model.
+
+    Raises:
+        CheckpointError: no checkpoint, or weights that are missing, left over or misshapen; they are named.
+    """
+    content = load(path)
+    with fitting(path):
         config = TrainConfig.from_dict(content["config"])
         model = Detector(config.model)
-        model.load_state_dict(content["ema"] or content["model"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:  # RuntimeError: missing, left-over or misshapen weights, all named
-        raise CheckpointError(f"{path}: its weights and its configuration do not fit this version: {error}") from error
+        weights = {**content["model"], **(content["ema"] or {})}
+        spare = {k: v for k, v in model.state_dict().items() if k.startswith(training_only(model))}
+        model.load_state_dict({**spare, **weights})
     return model.eval(), config
 
 
 def slim(source: str | Path, target: Path) -> None:
-    """Write the weights of ``source`` without the state that only resuming needs."""
+    """Write the weights of ``source`` without the state that only training needs."""
     content = load(source)
-    weights = content["ema"] or content["model"]
+    model, _ = load_model(source)
+    weights = {k: v for k, v in model.state_dict().items() if not k.startswith(training_only(model))}
     save(target, {"config": content["config"], "iteration": content["iteration"], "model": weights, "ema": None})
 
 
