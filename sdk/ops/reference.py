@@ -299,3 +299,29 @@ def fill_rings(rings: Sequence[Array], shape: tuple[int, int]) -> NDArray[np.boo
             if x == next_x:  # a vertical edge flips everything to its right
                 inside[min(y, next_y) : max(y, next_y), x:] ^= True
     return inside
+
+
+def boundary_band(mask: Array, width: int, min_frac: float = 0.0) -> NDArray[np.bool_]:
+    """The band of pixels around a mask's boundary, as RefineMask finds it by convolution (Zhang et al., CVPR 2021, section 3.3).
+
+    D counts the pixels of the other label in the square of side 2 width + 1 around a pixel; what lies outside the mask is background.
+    The band is D > min_frac (2 width + 1)^2. With 0, the paper's rule, these are the pixels whose Chebyshev distance to the other label
+    is at most `width`: dilation less erosion by that square, for max and min pooling alike. RefineMask's code takes 0.1.
+
+    Args:
+        mask: (H, W), 0 or 1.
+        width: pixels, at least 1.
+        min_frac: part of the square, from 0 to below 1.
+
+    Returns:
+        (H, W) bool. A full mask has its frame as a band, an empty one nothing.
+    """
+    label = np.asarray(mask, bool)
+    height, side = label.shape[0], 2 * width + 1
+    padded = np.pad(label, width)  # first padded, then compared: the outside is background for both labels
+    other = np.zeros(label.shape, np.int64)
+    for dy in range(side):
+        for dx in range(side):
+            other += padded[dy : dy + height, dx : dx + label.shape[1]] != label
+    band: NDArray[np.bool_] = other > min_frac * side**2
+    return band
