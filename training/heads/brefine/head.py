@@ -106,7 +106,7 @@ class BRefineHead(MaskHead):
         self.mask_size = config.sizes[-1]
         self.features = width
         p2 = tuple(PoolSpec(size=s, sampling_ratio=config.sampling_ratio, level=0) for s in config.sizes)
-        self.pools = (main_pool(config), *p2)
+        self.pools = tuple(dict.fromkeys([main_pool(config), *p2]))  # equal ones are pooled once
         self.convs = ConvStack(channels, width, config.convs)
         self.details = nn.ModuleList(ConvReLU(channels, width) for _ in config.sizes)
         self.rams = nn.ModuleList(ResidualAwareModule(config) if config.ram else nn.Identity() for _ in config.sizes)
@@ -125,8 +125,9 @@ class BRefineHead(MaskHead):
     def forward(self, rois: list[Tensor], labels: Tensor) -> MaskOutput:
         x = self.convs(rois[0])
         stages = []
+        p2 = rois[-self.config.stages :]
         for k, (detail, ram) in enumerate(zip(self.details, self.rams, strict=True)):
-            x = ram(x + detail(rois[k + 1]))
+            x = ram(x + detail(p2[k]))
             stages.append(x)
             if k + 1 < self.config.stages:
                 x = self.double(x, k)
