@@ -22,7 +22,7 @@ class Windows:
 
     def __init__(self, height: int, width: int, shifted: bool, device: torch.device) -> None:
         self.height, self.width = height, width
-        self.padded_height, self.padded_width = (-(-n // WINDOW) * WINDOW for n in (height, width))
+        self.padded_height, self.padded_width = ((n + WINDOW - 1) // WINDOW * WINDOW for n in (height, width))
         self.shifted = shifted
         if not shifted:
             return
@@ -35,8 +35,14 @@ class Windows:
     def _axis(length: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Where each cell comes from, the way back, and 1 for cells that went around the end."""
         cell = torch.arange(length, device=device)
-        shift = (cell[-1] >= WINDOW) * (WINDOW // 2)  # a tensor: 3, or 0 for a single window
-        return (cell + shift) % length, (cell + length - shift) % length, (cell >= length - shift).long()
+        end = cell[-1] + 1  # the length again, as a tensor, and so is the shift: 3, or 0 for a single window
+        shift = (end > WINDOW) * (WINDOW // 2)
+        around = cell >= end - shift
+        return (
+            torch.where(around, cell + shift - end, cell + shift),
+            torch.where(cell < shift, cell - shift + end, cell - shift),
+            around.long(),
+        )
 
     def _cut(self, x: Tensor) -> Tensor:
         """(B, H, W, C) in whole windows -> (B * windows, 49, C)."""
