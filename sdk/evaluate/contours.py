@@ -67,8 +67,8 @@ def average_f(truth: Truth, found: Items, matches: Mapping[int, Sequence[Matches
         radii: tolerances in pixels.
 
     Returns:
-        `AF`, with the first radius; "AF3px" and so on for the others; `per_class`, category name -> AF of that class; `class_AF`, the
-        mean of these; `hits` at IoU 0.5.
+        `AF`, with 1 pixel; "AF3px" and so on for other radii; `per_class`, category name -> that class's figure of the first radius;
+        `class_AF`, the mean of these; `hits` at IoU 0.5.
     """
     hits: dict[int, list[list[_Pair]]] = {}  # category -> T lists
     for category, entries in matches.items():
@@ -86,7 +86,7 @@ def average_f(truth: Truth, found: Items, matches: Mapping[int, Sequence[Matches
     pooled = [[pair for rows in hits.values() for pair in rows[t]] for t in range(len(THRESHOLDS))]
     per_class = {name: mean_f(hits.get(c, []), 0) for c, name in sorted(truth.names.items())}
     return {
-        **{f"AF{radius}px" if i else "AF": mean_f(pooled, i) for i, radius in enumerate(radii)},
+        **{"AF" if radius == 1 else f"AF{radius}px": mean_f(pooled, i) for i, radius in enumerate(radii)},
         "class_AF": _mean([value for value in per_class.values() if not math.isnan(value)]),
         "per_class": per_class,
         "hits": len(pooled[0]),

@@ -196,7 +196,8 @@ def segmentation_counts(value: Any, shape: Shape, at: str) -> bytes:
     return counts
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Whether a value can be an id: a whole number of 64 bits."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(-_MAX_ID <= value < _MAX_ID)
 
 
@@ -204,7 +205,7 @@ def _read_shapes(images: Sequence[Mapping[str, Any]], where: str) -> dict[int, S
     shapes: dict[int, Shape] = {}
     for position, image in enumerate(images):
         at = f"{where}: images[{position}]"
-        if not all(_is_id(image.get(key)) for key in ("id", "height", "width")):
+        if not all(is_id(image.get(key)) for key in ("id", "height", "width")):
             raise InputError(f"{at} needs integers 'id', 'height' and 'width'")
         number, height, width = int(image["id"]), int(image["height"]), int(image["width"])
         if height < 1 or width < 1 or height * width >= _MAX_PIXELS:
@@ -219,7 +220,7 @@ def _read_names(categories: Sequence[Mapping[str, Any]], where: str) -> dict[int
     names: dict[int, str] = {}
     for position, category in enumerate(categories):
         at = f"{where}: categories[{position}]"
-        if not _is_id(category.get("id")) or not isinstance(category.get("name"), str):
+        if not is_id(category.get("id")) or not isinstance(category.get("name"), str):
             raise InputError(f"{at} needs an integer 'id' and a text 'name'")
         if int(category["id"]) in names:
             raise InputError(f"{at}: the id {category['id']} is that of a category before")
@@ -250,9 +251,9 @@ def _read_objects(
 def _check_object(entry: Mapping[str, Any], at: str, shapes: dict[int, Shape], names: dict[int, str]) -> None:
     if missing := [key for key in ("image_id", "category_id", "area", "bbox", "segmentation") if key not in entry]:
         raise InputError(f"{at} lacks {', '.join(missing)}")
-    if not _is_id(entry["image_id"]) or entry["image_id"] not in shapes:
+    if not is_id(entry["image_id"]) or entry["image_id"] not in shapes:
         raise InputError(f"{at} is of image {entry['image_id']!r:.60}, which is not in the list 'images'")
-    if not _is_id(entry["category_id"]) or entry["category_id"] not in names:
+    if not is_id(entry["category_id"]) or entry["category_id"] not in names:
         raise InputError(f"{at} is of category {entry['category_id']!r:.60}, which is not in the list 'categories'")
     if not coco_format.is_number(entry["area"]) or entry["area"] < 0:
         raise InputError(f"{at}: area must be a number of pixels, got {entry['area']!r:.60}")
@@ -274,9 +275,9 @@ def _result_row(result: Mapping[str, Any], at: str, truth: Truth, boxes: bool) -
     if not {"image_id", "category_id", "score"} <= set(result):
         raise InputError(f"{at} needs image_id, category_id and score")
     image, category, score = result["image_id"], result["category_id"], result["score"]
-    if not _is_id(image) or image not in truth.shapes:
+    if not is_id(image) or image not in truth.shapes:
         raise InputError(f"{at} is of image {image!r:.60}, which the annotations do not have")
-    if not _is_id(category) or category not in truth.names:
+    if not is_id(category) or category not in truth.names:
         raise InputError(f"{at} is of category {category!r:.60}; the annotations have {_listed(sorted(truth.names))}")
     if not coco_format.is_number(score):
         raise InputError(f"{at}: score must be a finite number, got {score!r:.60}")

@@ -27,10 +27,21 @@ def format_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
             _title(name).ljust(width) + "".join(f"{_cell(values[key]):>7}" for key in _PRECISION) for name, values in precisions.items()
         ]
     for name, values in metrics.items():
-        if name not in precisions:
+        if name not in precisions and "rows" not in values:
             figures = {key: value for key, value in values.items() if isinstance(value, float)}
             lines.append(_title(name).ljust(width) + "  ".join(f"{key} {_cell(value)}" for key, value in figures.items()))
+    for name, values in metrics.items():
+        if "rows" in values:
+            lines += [*([""] if lines else []), *_row_lines(_title(name), values["rows"])]
     return "\n".join(lines + _class_lines({name: values for name, values in metrics.items() if "per_class" in values}))
+
+
+def _row_lines(title: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A table with its title in the corner."""
+    columns = [key for key, value in next(iter(rows.values())).items() if isinstance(value, float)]
+    width = max(len(title), *(len(name) for name in rows)) + 2
+    lines = [title.ljust(width) + "".join(f"{name:>7}" for name in columns)]
+    return lines + [name.ljust(width) + "".join(f"{_cell(values[key]):>7}" for key in columns) for name, values in rows.items()]
 
 
 def _class_lines(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -80,3 +80,26 @@ def decode(entry: dict[str, Any]) -> Mask:
         ops.rle_decode([entry["segmentation"]["counts"]], tuple(entry["segmentation"]["size"])), tuple(entry["segmentation"]["size"])
     )[0]
     return mask
+
+
+def federated(truth: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The same world with LVIS's fields: each picture's classes that are absent and those not exhaustively annotated."""
+    rng = np.random.default_rng(seed)
+    present: dict[int, set[int]] = {image["id"]: set() for image in truth["images"]}
+    for entry in truth["annotations"]:
+        present[entry["image_id"]].add(entry["category_id"])
+    ids = [category["id"] for category in truth["categories"]]
+    images = []
+    for image in truth["images"]:
+        here = sorted(present[image["id"]])
+        missing = [c for c in ids if c not in here]
+        images.append(
+            {
+                **image,
+                "neg_category_ids": [c for c in missing if rng.random() < 0.5],
+                "not_exhaustive_category_ids": [c for c in here if rng.random() < 0.4],
+            }
+        )
+    categories = [{**category, "frequency": "rcf"[k % 3]} for k, category in enumerate(truth["categories"])]
+    annotations = [{key: value for key, value in entry.items() if key != "iscrowd"} for entry in truth["annotations"]]
+    return {"images": images, "categories": categories, "annotations": annotations}
