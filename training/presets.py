@@ -118,13 +118,18 @@ MMDETECTION: Mapping[str, Mapping[str, Any]] = {
 }
 PAPERS = ("coco-1x", "coco-2x", "coco-3x", "lvis-1x", "cityscapes")
 
-# What a head's paper changes, by preset.
-RECIPES: dict[str, Mapping[str, Mapping[str, Any]]] = {
+REFINEMASK = {"clip_norm": 35.0, "model.box.class_weight": 2.0, "model.box.box_weight": 2.0}
+# Three GPUs with two pictures each; the learning rate goes with the batch.
+BREFINE = {"batch": 6, "learning_rate": 0.0075, "model.detection_loss": "rs_giou"}
+
+# What a head's paper changes, by preset. BEIS trains as the presets do.
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "bmask": {name: {"augment.short": (800,)} for name in ("coco-1x", "coco-2x", "coco-3x")},
-    "refinemask": {name: {**changes, "clip_norm": 35.0} for name, changes in MMDETECTION.items()},
-    # Three GPUs with two pictures each; the learning rate goes with the batch.
-    "brefine": {name: {**changes, "batch": 6, "learning_rate": 0.0075} for name, changes in MMDETECTION.items()},
+    "refinemask": {name: {**changes, **REFINEMASK} for name, changes in MMDETECTION.items()},
+    "brefine": {name: {**changes, **BREFINE} for name, changes in MMDETECTION.items()},
 }
+RECIPES["refinemask"]["lvis-1x"]["model.head.last_stage_agnostic"] = True
+RECIPES["refinemask"]["cityscapes"].update({"model.box.box_loss": "smooth_l1", "model.box.beta": 1.0})
 
 
 def with_head(config: TrainConfig, preset: str, head: str) -> TrainConfig:
