@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from sdk.config import PoolSpec
 from training.config import ModelConfig
-from training.heads import HEADS
+from training.heads import HEADS, MaskOutput
 from training.losses.rank_sort import balance_factor
 from training.models.backbones import build_backbone
 from training.models.box_head import BoxHead
 from training.models.cascade import BoxOutcome, Pool, detect, solid, train_stages
 from training.models.fpn import FPN
+from training.models.mask_scoring import MaskScoring
 from training.models.matching import choose
 from training.models.ops import multilevel_roi_align
 from training.models.rpn import RPN, STRIDES
@@ -49,6 +50,7 @@ class Detector(nn.Module):
         self.box_head = stages[0]
         self.later_box_heads = nn.ModuleList(stages[1:])
         self.mask_head = HEADS[config.head.name](config.head, config.fpn_channels, classes)
+        self.mask_scoring = None if config.scoring is None else MaskScoring(config.scoring, self.mask_head, classes)
 
     @property
     def box_heads(self) -> list[BoxHead]:
@@ -61,7 +63,7 @@ class Detector(nn.Module):
 
     def pool(self, pyramid: list[Tensor], boxes: Tensor, batch: Tensor, spec: PoolSpec) -> Tensor:
         """One RoI input (N, C, S, S) from the pyramid."""
-        return multilevel_roi_align(pyramid[:4], boxes, batch, spec.size, STRIDES[:4], spec.sampling_ratio, spec.level)
+        return multilevel_roi_align(pyramid[:4], boxes, batch, spec.size, STRIDES[:4], spec.sampling_ratio, spec.level, spec.aligned)
 
     def mask_inputs(self, pyramid: list[Tensor], maps: dict[str, Tensor], boxes: Tensor, batch: Tensor) -> list[Tensor]:
         """What the mask head wants pooled, from the pyramid and from the ``maps`` that it made of it."""
@@ -70,12 +72,13 @@ class Detector(nn.Module):
             if spec.feature == "pyramid":
                 inputs.append(self.pool(pyramid, boxes, batch, spec))
             else:
-                stride = (float(spec.stride or 1),)
-                inputs.append(multilevel_roi_align([maps[spec.feature]], boxes, batch, spec.size, stride, spec.sampling_ratio))
+                stride, maps_of_one = (float(spec.stride or 1),), [maps[spec.feature]]
+                inputs.append(multilevel_roi_align(maps_of_one, boxes, batch, spec.size, stride, spec.sampling_ratio, aligned=spec.aligned))
         return inputs
 
     def box_pool(self) -> PoolSpec:
-        return PoolSpec(size=self.config.box.pool_size, sampling_ratio=self.config.box.sampling_ratio)
+        box = self.config.box
+        return PoolSpec(size=box.pool_size, sampling_ratio=box.sampling_ratio, aligned=box.aligned)
 
     def box_input(self, pyramid: list[Tensor]) -> Pool:
         """Pools what a box stage looks at."""
@@ -111,13 +114,15 @@ class Detector(nn.Module):
         )
 
     def mask_losses(self, pyramid: list[Tensor], targets: MaskTargets, reference: Tensor | None = None) -> dict[str, Tensor]:
-        """Losses of the mask head, all scaled by one factor so that together they are worth ``reference``."""
+        """Losses of the mask head, all scaled by one factor so that together they are worth ``reference``; and of Mask Scoring."""
         maps = self.mask_head.maps(pyramid)
         inputs = self.mask_inputs(pyramid, maps, targets.boxes, targets.batch)
-        losses, _ = self.mask_head.losses(maps, inputs, targets)
+        losses, output = self.mask_head.losses(maps, inputs, targets)
         if reference is not None:
             factor = balance_factor(torch.stack(list(losses.values())).sum(), reference)
             losses = {name: loss * factor for name, loss in losses.items()}
+        if self.mask_scoring is not None:
+            losses["mask_scoring"] = self.mask_scoring.loss(output, targets)
         return losses
 
     @torch.no_grad()
@@ -129,6 +134,13 @@ class Detector(nn.Module):
         for image, proposals in enumerate(self.rpn.propose(*self.rpn(pyramid), sizes)):
             boxes, scores, labels = detect(self.box_heads, self.box_input(pyramid), proposals, image, sizes[image])
             batch = torch.full((len(boxes),), image, device=boxes.device)
-            mask_logits = self.mask_head(self.mask_inputs(pyramid, maps, boxes, batch), labels).logits
-            results.append(Detections(boxes=boxes, scores=scores, labels=labels, mask_logits=mask_logits))
+            output = self.mask_head(self.mask_inputs(pyramid, maps, boxes, batch), labels)
+            results.append(self.score_masks(Detections(boxes=boxes, scores=scores, labels=labels, mask_logits=output.logits), output))
         return results
+
+    def score_masks(self, found: Detections, output: MaskOutput) -> Detections:
+        """The same detections with Mask Scoring's scores, in their order; without Mask Scoring as they are."""
+        if self.mask_scoring is None:
+            return found
+        scores, order = torch.sort(found.scores * self.mask_scoring.quality(output, found.labels), descending=True, stable=True)
+        return Detections(boxes=found.boxes[order], scores=scores, labels=found.labels[order], mask_logits=found.mask_logits[order])
