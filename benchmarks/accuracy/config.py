@@ -1,0 +1,62 @@
+"""What is trained and measured."""
+
+from __future__ import annotations
+
+from sdk.config import ResizeRule
+from training.config import AugmentConfig, BoxConfig, HeadConfig, ModelConfig, RPNConfig, TrainConfig
+from training.data.scenes import Scenes
+
+CHANNELS = 64  # of the pyramid and of every head: a quarter of the published width
+HEADS = ("fcn", "bmask", "refinemask", "brefine", "beis")
+SEEDS = (0, 1, 2)
+TRAIN_SCENES, TRAIN_SEED = 800, 1
+VAL_SCENES, VAL_SEED = 200, 2
+
+# BMask R-CNN's head draws on both kinds of RoI input (all levels by size, and P2 for every box), so training the detector with it leaves
+# features behind that suit every head; that head itself is thrown away.
+DETECTOR = TrainConfig(
+    model=ModelConfig(
+        class_names=Scenes.class_names,
+        category_ids=Scenes.category_ids,
+        backbone="resnet18",
+        width=32,
+        norm="batch",
+        fpn_channels=CHANNELS,
+        resize=ResizeRule(factor=1.0, long=512),
+        rpn=RPNConfig(pre_nms_train=200, post_nms_train=200, pre_nms_test=200, post_nms_test=200, samples=128),
+        box=BoxConfig(hidden=256, samples=64, max_detections=50),
+        head=HeadConfig.from_dict({"name": "bmask", "channels": CHANNELS}),
+    ),
+    augment=AugmentConfig(crop=512, scale=(0.9, 1.1), rotate90=True),
+    iterations=1800,
+    batch=2,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    warmup=100,
+    schedule="cosine",
+    clip_norm=10.0,
+    ema=0.995,
+    checkpoint_every=100,
+)
+
+
+def head_config(name: str) -> HeadConfig:
+    """A head with the paper's options at this width."""
+    return HeadConfig.from_dict({"name": name, "channels": CHANNELS})
+
+
+# One budget for every head.
+ITERATIONS = 800
+PICTURES = 2  # per iteration
+ROIS = 8  # per picture, at most
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 0.01
+WARMUP = 50
+CLIP_NORM = 10.0
+EMA = 0.99
+
+DETECTOR_SCENES = 1500  # pictures that the detector trains on; the heads train on the first TRAIN_SCENES of them
+
+TEXT = ""
+NOTES: tuple[str, ...] = ()
