@@ -28,15 +28,17 @@ def manifest_of(model: Detector, name: str, provenance: dict[str, Any]) -> Manif
         method=config.head.name,
         class_names=config.class_names,
         category_ids=config.category_ids,
-        input=InputSpec(color="rgb", mean=config.mean, std=config.std, resize=config.resize, size_divisor=32),
+        input=InputSpec(color=config.color, mean=config.mean, std=config.std, resize=config.resize, size_divisor=32),
         proposals=ProposalSpec(
             strides=STRIDES,
             anchors=tuple(
-                tuple(_box(row) for row in base_anchors(size, config.rpn.anchor_ratios).tolist()) for size in config.rpn.anchor_sizes
+                tuple(_box(row) for row in base_anchors(size, config.rpn.anchor_ratios, config.rpn.round_anchors).tolist())
+                for size in config.rpn.anchor_sizes
             ),
             pre_nms=config.rpn.pre_nms_test,
             post_nms=config.rpn.post_nms_test,
             nms_threshold=config.rpn.nms_threshold,
+            min_size=config.rpn.min_size,
         ),
         box=BoxSpec(
             pool=model.box_pool(),

@@ -52,6 +52,7 @@ def predict_torch(model: Detector, image: NDArray[np.uint8]) -> Detections:
     height, width = image.shape[:2]
     config = model.config
     size = config.resize.size_for(height, width)
+    image = image if config.color == "rgb" else image[..., ::-1]
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
     pixels = F.interpolate(pixels, size, mode="bilinear", antialias=config.resize.antialias)
     mean, std = (torch.tensor(v)[:, None, None] for v in (config.mean, config.std))

@@ -32,6 +32,7 @@ struct RoiRule {
     int32_t output_size;     // P
     int32_t sampling_ratio;  // samples per bin and side; 0 = ceil(extent / P)
     int32_t level;           // -1 = by size
+    bool aligned = true;     // false = no half-cell shift, and extents of at least one cell
 };
 
 KERF_HD float roi_load(float value) { return value; }
@@ -72,19 +73,24 @@ KERF_HD float roi_align_element(
     const int level = rule.level >= 0 ? rule.level : roi_level(box, pyramid.levels);
     const int height = pyramid.height[level], width = pyramid.width[level], bins = rule.output_size;
     const float x1 = box[0] / pyramid.stride[level], y1 = box[1] / pyramid.stride[level];
-    const float w = box[2] / pyramid.stride[level] - x1, h = box[3] / pyramid.stride[level] - y1;
+    float w = box[2] / pyramid.stride[level] - x1, h = box[3] / pyramid.stride[level] - y1;
+    if (!rule.aligned) {
+        w = w < 1.0f ? 1.0f : w;
+        h = h < 1.0f ? 1.0f : h;
+    }
+    const float shift = rule.aligned ? 0.5f : 0.0f;
     const int ny = roi_samples(h, bins, rule.sampling_ratio), nx = roi_samples(w, bins, rule.sampling_ratio);
     const float step_y = h / static_cast<float>(bins), step_x = w / static_cast<float>(bins);
     const T* map = pyramid.data[level] + (static_cast<int64_t>(image) * pyramid.channels + channel) * height * width;
 
     float sum = 0.0f;
     for (int i = 0; i < ny; ++i) {
-        const float v = y1 - 0.5f + (static_cast<float>(py) + (static_cast<float>(i) + 0.5f) / static_cast<float>(ny)) * step_y;
+        const float v = y1 - shift + (static_cast<float>(py) + (static_cast<float>(i) + 0.5f) / static_cast<float>(ny)) * step_y;
         int top, bottom;
         float down;
         if (!roi_sample(v, height, &top, &bottom, &down)) continue;
         for (int j = 0; j < nx; ++j) {
-            const float u = x1 - 0.5f + (static_cast<float>(px) + (static_cast<float>(j) + 0.5f) / static_cast<float>(nx)) * step_x;
+            const float u = x1 - shift + (static_cast<float>(px) + (static_cast<float>(j) + 0.5f) / static_cast<float>(nx)) * step_x;
             int left, right;
             float across;
             if (!roi_sample(u, width, &left, &right, &across)) continue;

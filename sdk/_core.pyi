@@ -70,4 +70,5 @@ class Pyramid:
         sampling_ratio: int,
         level: int | None,
         out: _Float32 | None,
+        aligned: bool = True,
     ) -> _Float32: ...

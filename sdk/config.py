@@ -166,12 +166,14 @@ class ResizeRule(Config):
     long: int = 1333  # pixels the longer side may have at most
     factor: float | None = None  # scale when short is not given
     antialias: bool = True  # widen the filter when shrinking
+    rounding: str = "nearest"  # of the sides: "nearest" pixel, or "floor" (torchvision's)
 
     def __post_init__(self) -> None:
         require(self.short is not None or self.factor is not None, "give 'short' (pixels) or 'factor' (scale)")
         require(self.short is None or self.short >= 1, f"short must be at least 1 pixel, got {self.short}")
         require(self.factor is None or self.factor > 0, f"factor must be positive, got {self.factor}")
         require(self.long >= 1, f"long must be at least 1 pixel, got {self.long}")
+        require(self.rounding in ("nearest", "floor"), f"rounding must be 'nearest' or 'floor', got {self.rounding!r}")
 
     def scale_for(self, height: int, width: int) -> float:
         """Returns the scale factor for a picture of this size."""
@@ -188,7 +190,8 @@ class ResizeRule(Config):
         (512, 640)
         """
         scale = self.scale_for(height, width)
-        return max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5))
+        half = 0.5 if self.rounding == "nearest" else 0.0
+        return max(1, math.floor(height * scale + half)), max(1, math.floor(width * scale + half))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +259,7 @@ class PoolSpec(Config):
     level: int | None = None  # pyramid only: this level for every box, 0 = p2
     size: int  # bins per side
     sampling_ratio: int = 2  # samples per bin and side; 0 = as many as the bin has cells
+    aligned: bool = True  # False = no half-cell shift, and extents of at least one cell
     stride: int | None = None  # network-input pixels per cell of a single named output
 
     def __post_init__(self) -> None:

@@ -368,7 +368,9 @@ class Features:
         batch = self._work.array("batch", (len(boxes),), np.int32)
         batch.fill(0)
         out = self._work.array(name, (len(boxes), channels, spec.size, spec.size))
-        return pyramid.roi_align(boxes, batch, spec.size, sampling_ratio=spec.sampling_ratio, level=spec.level, out=out)
+        return pyramid.roi_align(
+            boxes, batch, spec.size, sampling_ratio=spec.sampling_ratio, level=spec.level, aligned=spec.aligned, out=out
+        )
 
 
 def _to_picture(boxes: NDArray[np.float32], size: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.float32]:

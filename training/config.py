@@ -29,6 +29,9 @@ class RPNConfig(Config):
     post_nms_train: int = 1000  # per picture
     post_nms_test: int = 1000  # per picture
     nms_threshold: float = 0.7
+    min_size: float = 0.0  # input pixels; proposals not wider and higher than this are dropped
+    round_anchors: bool = False  # anchors of whole pixels, as torchvision's
+    even_cells: bool = False  # P6's anchors lie every floor(side / cells) pixels, as torchvision's, instead of every 64
     coder_weights: tuple[float, float, float, float] | None = None  # None = (1, 1, 1, 1), or (10, 10, 5, 5) with "rs_giou"
     box_loss: str = "l1"  # "l1", "smooth_l1" or "giou"; "rs_giou" always takes GIoU
     beta: float = 1 / 9  # smooth_l1: size of the quadratic part, units of the coder
@@ -50,6 +53,7 @@ class BoxConfig(Config):
 
     pool_size: int = 7
     sampling_ratio: int = 2  # samples per bin and side; 0 = adaptive
+    aligned: bool = True  # False = RoIAlign without the half-cell shift (``sdk.config.PoolSpec``)
     hidden: int = 1024
     coder_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     samples: int = 512  # RoIs per picture
@@ -152,8 +156,9 @@ class ModelConfig(Config):
     width: int = 64  # channels of the stem
     norm: str = "frozen"
     fpn_channels: int = 256
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # RGB, 0..255
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    color: str = "rgb"  # channel order of the network: "rgb" or "bgr"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # grey levels 0..255, in the network's channel order
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)  # grey levels, same order
     resize: ResizeRule = field(default_factory=lambda: ResizeRule(short=800, long=1333))
     rpn: RPNConfig = field(default_factory=RPNConfig)
     box: BoxConfig = field(default_factory=BoxConfig)
@@ -171,6 +176,7 @@ class ModelConfig(Config):
         return tuple(self.box.replace(class_agnostic=True, foreground_iou=iou, coder_weights=weights) for iou, weights in stages)
 
     def __post_init__(self) -> None:
+        require(self.color in ("rgb", "bgr"), f"color must be 'rgb' or 'bgr', got {self.color!r}")
         losses = ("ce_l1", "rs_giou")
         require(self.detection_loss in losses, f"detection_loss must be one of {', '.join(losses)}, got {self.detection_loss!r}")
         require(

@@ -9,7 +9,7 @@ namespace kerf {
 
 // The interval of a box on one axis, in cells of its level.
 struct AxisSpan {
-    double start;     // the half cell that "aligned" means is already subtracted
+    double start;     // where the rule is aligned, its half cell is already subtracted
     double extent;    // > 0
     int64_t size;     // cells of the level, >= 1
     int64_t bins;     // >= 1

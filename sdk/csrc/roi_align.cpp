@@ -27,6 +27,7 @@ int64_t level_by_size(const Box& box, int64_t levels) {
 
 AxisSpan axis_span(float low, float high, double stride, int64_t size, const PoolRule& rule) {
     const double extent = (static_cast<double>(high) - low) / stride;
+    if (!rule.aligned) return {low / stride, std::max(extent, 1.0), size, rule.output_size, rule.sampling_ratio};
     return {low / stride - 0.5, extent, size, rule.output_size, rule.sampling_ratio};
 }
 

@@ -21,6 +21,7 @@ struct PoolRule {
     int64_t output_size;     // P
     int64_t sampling_ratio;  // 0 = adaptive
     int64_t level;           // -1 = by size
+    bool aligned = true;     // false = no half-cell shift, and extents of at least one cell
 };
 
 // Holds the channels-last copy that several calls share. A call copies only the cells that its boxes touch and that no earlier call copied.

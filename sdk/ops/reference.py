@@ -197,6 +197,7 @@ def roi_align(
     *,
     sampling_ratio: int = 2,
     level: int | None = None,
+    aligned: bool = True,
 ) -> Floats:
     """See `sdk.ops.Pyramid`."""
     result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
@@ -206,6 +207,10 @@ def roi_align(
         chosen = roi_level(box, len(features)) if level is None else level
         feature = features[chosen][batch[n]].astype(np.float64)  # (C, H, W)
         x1, y1, x2, y2 = box / strides[chosen]
+        if aligned:
+            x1, y1, x2, y2 = x1 - 0.5, y1 - 0.5, x2 - 0.5, y2 - 0.5
+        else:
+            x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
         rows = _bin_matrix(y1, y2, output_size, sampling_ratio, feature.shape[1])
         columns = _bin_matrix(x1, x2, output_size, sampling_ratio, feature.shape[2])
         result[n] = np.einsum("py,cyx,qx->cpq", rows, feature, columns, optimize=True)
@@ -225,7 +230,7 @@ def _bin_matrix(low: float, high: float, bins: int, sampling_ratio: int, size: i
     matrix = np.zeros((bins, size))
     for i in range(bins):
         for k in range(n):
-            u = low - 0.5 + (i + (k + 0.5) / n) * extent / bins
+            u = low + (i + (k + 0.5) / n) * extent / bins
             if u < -1 or u > size:
                 continue
             u = min(max(u, 0.0), size - 1.0)

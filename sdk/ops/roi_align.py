@@ -48,9 +48,10 @@ class Pyramid:
         *,
         sampling_ratio: int = 2,
         level: int | None = None,
+        aligned: bool = True,
         out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
-        """Pools every box to `output_size` x `output_size` bins (He et al. 2017, section 3; aligned by half a cell).
+        """Pools every box to `output_size` x `output_size` bins (He et al. 2017, section 3).
 
         A box is read from level `floor(log2(sqrt(w h) / 56 + 1e-6))`, clamped to the levels there are (Lin et al. 2017, eq. 1). A bin is
         the mean of n x n bilinear samples; a sample more than one cell outside the map counts as zero, one nearer reads the border.
@@ -61,6 +62,8 @@ class Pyramid:
             output_size: P, 1 to 256.
             sampling_ratio: n, up to 64; 0 = `ceil(extent / P)` for each axis of each box.
             level: Pool every box from this level.
+            aligned: False for models trained without the half-cell shift (before it was introduced, and torchvision's): a box starts half
+                a cell further right and below, and is at least one cell wide and high.
             out: (N, C, P, P) float32, C-contiguous: written and returned instead of a new array.
 
         Returns:
@@ -69,4 +72,4 @@ class Pyramid:
         Raises:
             InputError: wrong dtypes or shapes, an image or level that is not there, a parameter out of range.
         """
-        return self._core.roi_align(boxes, batch, output_size, sampling_ratio, level, out)
+        return self._core.roi_align(boxes, batch, output_size, sampling_ratio, level, out, *(() if aligned else (False,)))

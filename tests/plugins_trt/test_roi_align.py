@@ -29,7 +29,7 @@ def host_build(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def run(library: ctypes.CDLL, features: list, boxes, batch, size: int, ratio: int, level: int | None):  # type: ignore[no-untyped-def]
+def run(library: ctypes.CDLL, features: list, boxes, batch, size: int, ratio: int, level: int | None, aligned: bool = True):  # type: ignore[no-untyped-def]
     out = np.full((len(boxes), features[0].shape[1], size, size), np.nan, np.float32)
     floats, ints = ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int32)
     maps = (floats * len(features))(*[f.ctypes.data_as(floats) for f in features])
@@ -48,6 +48,7 @@ def run(library: ctypes.CDLL, features: list, boxes, batch, size: int, ratio: in
         size,
         ratio,
         -1 if level is None else level,
+        ctypes.c_bool(aligned),
         out.ctypes.data_as(floats),
     )
     return out
@@ -57,14 +58,15 @@ def pyramid(rng: np.random.Generator, size: tuple[int, int]) -> list:
     return [rng.standard_normal((2, 3, max(1, int(size[0] / s)), max(1, int(size[1] / s)))).astype(np.float32) for s in STRIDES]
 
 
+@pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("ratio", [0, 1, 2])
 @pytest.mark.parametrize(("size", "level"), [(7, None), (14, 0), (1, 3)])
-def test_arithmetic_is_the_definition(host_build: ctypes.CDLL, ratio: int, size: int, level: int | None) -> None:
+def test_arithmetic_is_the_definition(host_build: ctypes.CDLL, ratio: int, size: int, level: int | None, aligned: bool) -> None:
     rng = np.random.default_rng(size)
     features = pyramid(rng, (160, 224))
     boxes, batch = random_boxes(rng, 40, (160, 224)), rng.integers(0, 2, 40).astype(np.int32)
-    expected = reference.roi_align(features, STRIDES, boxes, batch, size, sampling_ratio=ratio, level=level)
-    np.testing.assert_allclose(run(host_build, features, boxes, batch, size, ratio, level), expected, atol=1e-4)
+    expected = reference.roi_align(features, STRIDES, boxes, batch, size, sampling_ratio=ratio, level=level, aligned=aligned)
+    np.testing.assert_allclose(run(host_build, features, boxes, batch, size, ratio, level, aligned), expected, atol=1e-4)
 
 
 def test_degenerate_boxes(host_build: ctypes.CDLL) -> None:

@@ -155,6 +155,7 @@ def _render(
     window = image[view.y : view.y + view.height, view.x : view.x + view.width]
     shaded = _shade(window.astype(np.float32), config, rng)
     planes = view.turned(shaded.transpose(2, 0, 1))  # 3, h, w
+    planes = planes if model.color == "rgb" else planes[::-1]
     pixels = torch.from_numpy(np.ascontiguousarray(planes, np.float32))
     pixels = F.interpolate(pixels[None], view.size, mode="bilinear", antialias=True)[0]
     mean, std = (torch.tensor(v)[:, None, None] for v in (model.mean, model.std))

@@ -110,8 +110,9 @@ def multilevel_roi_align(
     strides: tuple[float, ...],
     sampling_ratio: int = 2,
     level: int | None = None,
+    aligned: bool = True,
 ) -> Tensor:
-    """Aligned RoIAlign over a pyramid, differentiable in ``features``.
+    """RoIAlign over a pyramid, differentiable in ``features``.
 
     Every output cell is a weighted sum of feature vectors, so the whole operator is one ``embedding_bag`` over the table of all
     cells of all levels and pictures.
@@ -124,6 +125,7 @@ def multilevel_roi_align(
         strides: input pixels per cell of each level.
         sampling_ratio: samples per bin and side; 0 = as many as the bin has cells, rounded up.
         level: pool every box from this level instead of by size.
+        aligned: False = no half-cell shift, and extents of at least one cell, as torchvision's models were trained.
 
     Returns:
         (N, C, P, P), dtype of the features.
@@ -141,6 +143,10 @@ def multilevel_roi_align(
     lv = assign_levels(boxes, len(features)) if level is None else torch.full((len(boxes),), level, device=boxes.device)
     scaled = boxes / torch.tensor(strides, device=boxes.device, dtype=torch.float32)[lv][:, None]
     w, h = scaled[:, 2] - scaled[:, 0], scaled[:, 3] - scaled[:, 1]
+    if not aligned:
+        scaled = scaled + 0.5  # undoes the shift that the samples get
+        solid = (w > 0) & (h > 0)
+        w, h = w.clamp(min=1) * solid, h.clamp(min=1) * solid
     base = first[lv] + batch.long() * heights[lv] * widths[lv]
 
     out = table.new_empty((len(boxes), output_size, output_size, channels))

@@ -18,23 +18,41 @@ RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)  # of the deltas that the RPN gives, whatever
 RANKED_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the coder in training with Rank & Sort (released code: stds .1 .1 .2 .2)
 
 
-def base_anchors(size: float, ratios: tuple[float, ...]) -> Tensor:
-    """Anchors (A, 4) of one level, centred on 0: area size^2, height / width = ratio."""
+def base_anchors(size: float, ratios: tuple[float, ...], rounded: bool = False) -> Tensor:
+    """Anchors (A, 4) of one level, centred on 0: area size^2, height / width = ratio; ``rounded`` to whole pixels if wanted."""
     ratio = torch.tensor(ratios, dtype=torch.float64)
     w, h = size / ratio.sqrt(), size * ratio.sqrt()
-    return (torch.stack([-w, -h, w, h], 1) / 2).float()
+    anchors = torch.stack([-w, -h, w, h], 1) / 2
+    return (anchors.round() if rounded else anchors).float()
+
+
+def even_cell_shifts(cells: int, finer_cells: int, device: torch.device) -> Tensor:
+    """By how much ``even_cells`` moves the anchors of each row or column of P6, (cells,) input pixels.
+
+    P6 takes every other cell of P5. Where P5 has an odd number of them, P6 sticks out of the picture, and a cell size computed from the
+    picture's side is smaller than the stride. Tensor arithmetic throughout, so that an exported graph does it for any size.
+    """
+    index = torch.arange(cells, device=device)
+    side = (torch.arange(finer_cells, device=device)[-1] + 1) * STRIDES[3]
+    return (index * (torch.div(side, index[-1] + 1, rounding_mode="floor") - STRIDES[4])).float()
 
 
 class RPNHead(nn.Module):
     """Shared 3x3 convolution, then objectness (A) and deltas (4A) per cell.
 
-    ``coder_weights`` divide the deltas here, so that everything after this layer, an engine's runtime included, sees plain deltas.
+    ``coder_weights`` divide the deltas here, and ``last_anchors`` (A, 4), those of P6 if its cells are ``even_cells``, are moved here, so
+    that everything after this layer, an engine's runtime included, sees plain deltas of anchors on the usual grid.
     """
 
     scale: Tensor | None
+    last_sizes: Tensor | None
 
-    def __init__(self, channels: int, anchors: int, coder_weights: tuple[float, ...] = RPN_WEIGHTS) -> None:
+    def __init__(
+        self, channels: int, anchors: int, coder_weights: tuple[float, ...] = RPN_WEIGHTS, last_anchors: Tensor | None = None
+    ) -> None:
         super().__init__()
+        last_sizes = None if last_anchors is None else last_anchors[:, 2:] - last_anchors[:, :2]
+        self.register_buffer("last_sizes", last_sizes, persistent=False)  # A, 2
         scale = None if tuple(coder_weights) == RPN_WEIGHTS else 1 / torch.tensor(coder_weights).repeat(anchors)[:, None, None]
         self.register_buffer("scale", scale, persistent=False)  # 4A, 1, 1
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -49,7 +67,18 @@ class RPNHead(nn.Module):
         deltas = [self.deltas(h) for h in hidden]
         if self.scale is not None:
             deltas = [d * self.scale for d in deltas]
+        if self.last_sizes is not None:
+            deltas[-1] = deltas[-1] + self._shifts(pyramid[-2], pyramid[-1], self.last_sizes)
         return [self.objectness(h) for h in hidden], deltas
+
+    @staticmethod
+    def _shifts(finer: Tensor, last: Tensor, sizes: Tensor) -> Tensor:
+        """What moves the anchors of P6 (4A, H, W), in units of the deltas."""
+        rows, columns = (even_cell_shifts(last.shape[i], finer.shape[i], last.device) for i in (2, 3))
+        dx = columns[None, None, :] / sizes[:, 0, None, None] + torch.zeros_like(rows)[:, None]  # A, H, W
+        dy = rows[None, :, None] / sizes[:, 1, None, None] + torch.zeros_like(columns)
+        none = torch.zeros_like(dx)
+        return torch.stack([dx, dy, none, none], 1).flatten(0, 1)
 
 
 class RPN(nn.Module):
@@ -59,9 +88,11 @@ class RPN(nn.Module):
         super().__init__()
         self.config, self.rank_sort = config, rank_sort
         self.coder_weights = config.coder_weights or (RPN_WEIGHTS if rank_sort is None else RANKED_WEIGHTS)
-        self.head = RPNHead(channels, len(config.anchor_ratios), self.coder_weights)
-        for level, size in enumerate(config.anchor_sizes):
-            self.register_buffer(f"anchors{level}", base_anchors(size, config.anchor_ratios), persistent=False)
+        bases = [base_anchors(size, config.anchor_ratios, config.round_anchors) for size in config.anchor_sizes]
+        last = bases[-1] if config.even_cells else None
+        self.head = RPNHead(channels, len(config.anchor_ratios), self.coder_weights, last)
+        for level, base in enumerate(bases):
+            self.register_buffer(f"anchors{level}", base, persistent=False)
 
     def anchors(self, level: int, height: int, width: int) -> Tensor:
         """All anchors (H * W * A, 4) of a level, cell by cell in row-major order."""
@@ -95,7 +126,7 @@ class RPN(nn.Module):
                 score, index = torch.sort(level_logits[image].float(), descending=True, stable=True)
                 score, index = score[:pre], index[:pre]
                 boxes = clip_boxes(decode_boxes(level_deltas[image][index].float(), level_anchors[index], RPN_WEIGHTS), size)
-                solid = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
+                solid = ((boxes[:, 2:] - boxes[:, :2]) > self.config.min_size).all(1)
                 boxes, score = boxes[solid], score[solid]
                 keep = nms(boxes, score, self.config.nms_threshold)[:post]
                 kept_boxes.append(boxes[keep])

@@ -39,7 +39,7 @@ public:
     }
 
     py::array_t<float> roi_align(const py::object& boxes_in, const py::object& batch_in, int64_t output_size, int64_t sampling_ratio,
-                                 const py::object& level_in, const py::object& out) {
+                                 const py::object& level_in, const py::object& out, bool aligned) {
         const auto boxes = input<float>(boxes_in, "boxes", {"N", 4});
         const int64_t count = boxes.shape(0), channels = channels_;
         require(channels > 0, "the pyramid was cleared; call set() with feature maps first");
@@ -54,7 +54,7 @@ public:
         float* to = result.mutable_data();
         {
             const py::gil_scoped_release release;
-            pyramid_.roi_align({as_boxes(boxes), batch.data(), count}, {output_size, sampling_ratio, level}, channels, to);
+            pyramid_.roi_align({as_boxes(boxes), batch.data(), count}, {output_size, sampling_ratio, level, aligned}, channels, to);
         }
         return result;
     }
@@ -111,7 +111,7 @@ void bind_roi_align(py::module_& module) {
         .def("set", &PyramidHandle::set, py::arg("features"))
         .def("clear", &PyramidHandle::clear)
         .def("roi_align", &PyramidHandle::roi_align, py::arg("boxes"), py::arg("batch"), py::arg("output_size"), py::arg("sampling_ratio"),
-             py::arg("level"), py::arg("out"));
+             py::arg("level"), py::arg("out"), py::arg("aligned") = true);
 }
 
 }  // namespace kerf::bindings

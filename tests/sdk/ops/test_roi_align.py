@@ -82,6 +82,26 @@ def test_a_ramp_returns_bin_centres() -> None:
     np.testing.assert_allclose(got[0, 0], np.tile(np.arange(5, 18, 2.0), (7, 1)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_not_aligned_equals_the_definition(sampling_ratio: int) -> None:
+    rng = np.random.default_rng(9)
+    features = feature_pyramid(rng, 2, 5, SIZES)
+    tiny = np.array([[8, 8, 8.5, 9], [100.2, 30, 100.3, 90], [-3, -3, -2.5, 40]], np.float32)  # narrower than a cell
+    boxes = np.concatenate([random_boxes(rng, 40, PICTURE), tiny])
+    batch = rng.integers(0, 2, len(boxes)).astype(np.int32)
+    got = _assert_equal(features, STRIDES, boxes, batch, 7, sampling_ratio=sampling_ratio, aligned=False)
+    assert np.abs(got - Pyramid(features, STRIDES).roi_align(boxes, batch, 7, sampling_ratio=sampling_ratio)).max() > 0.1
+
+
+def test_not_aligned_a_ramp_returns_bin_centres_plus_a_half() -> None:
+    ramp = np.broadcast_to(np.arange(32, dtype=np.float32) + 0.5, (1, 1, 32, 32)).copy()
+    pyramid, image = Pyramid([ramp], [1]), np.zeros(1, np.int32)
+    got = pyramid.roi_align(np.array([[4, 4, 18, 18]], np.float32), image, 7, aligned=False)
+    np.testing.assert_allclose(got[0, 0], np.tile(np.arange(5.5, 18, 2.0), (7, 1)), rtol=1e-6)
+    narrow = pyramid.roi_align(np.array([[4, 4, 4.25, 18]], np.float32), image, 2, aligned=False)  # as if it were one cell wide
+    np.testing.assert_allclose(narrow[0, 0], [[4.75, 5.25]] * 2, rtol=1e-6)
+
+
 def test_one_cell_maps_and_samples_on_the_border() -> None:
     features = feature_pyramid(np.random.default_rng(1), 1, 2, [(1, 1), (1, 6), (6, 1)])
     boxes = np.array([[0, 0, 1, 1], [-1, -1, 0, 0], [-0.5, -0.5, 1.5, 1.5], [1, 1, 3, 3], [-2, 0, 7, 1], [0.5, 0.5, 6.5, 6.5]], np.float32)

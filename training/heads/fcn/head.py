@@ -20,6 +20,7 @@ class FCNConfig(HeadConfig):
 
     name: str = "fcn"
     convs: int = 4
+    aligned: bool = True  # False = RoIAlign without the half-cell shift (``sdk.config.PoolSpec``)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,7 +34,7 @@ class FCNHead(MaskHead):
 
     def __init__(self, config: FCNConfig, channels: int, classes: int) -> None:
         super().__init__(config, channels, classes)
-        self.pools = (main_pool(config),)
+        self.pools = (main_pool(config).replace(aligned=config.aligned),)
         self.mask_size = 2 * config.pool_size
         self.features = config.channels
         self.convs = ConvStack(channels, config.channels, config.convs)
