@@ -231,3 +231,117 @@ def test_boxes_of_no_place_and_run_lengths_of_no_mask_are_refused() -> None:
     }
     with pytest.raises(InputError, match=r"annotations\[0\]"):
         evaluate(truth, results)
+
+
+HUGE = 10**400  # JSON has numbers that no float holds
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "message"),
+    [
+        ("images", None, r"images\[1\] must be an object, got NoneType"),
+        ("images", {"height": None}, r"images\[1\] needs integers 'id', 'height' and 'width'"),
+        ("images", {"height": HUGE}, r"images\[1\] needs integers"),
+        ("images", {"width": 2**40}, r"images\[1\]: a picture has from 1 to \d+ pixels, got 200 x"),
+        ("images", {"height": 0}, r"images\[1\]: a picture has from 1"),
+        ("images", {"id": [10]}, r"images\[1\] needs integers"),
+        ("images", {"id": 10}, r"images\[1\]: the id 10 is that of an image before"),
+        ("categories", {"id": "8"}, r"categories\[1\] needs an integer 'id' and a text 'name'"),
+        ("categories", {"name": None}, r"categories\[1\] needs an integer 'id' and a text 'name'"),
+        ("categories", {"id": 3}, r"categories\[1\]: the id 3 is that of a category before"),
+        ("annotations", 7, r"annotations\[1\] must be an object, got int"),
+        ("annotations", {"image_id": 99}, r"annotations\[1\] is of image 99, which is not in the list 'images'"),
+        ("annotations", {"image_id": {}}, r"annotations\[1\] is of image {}"),
+        ("annotations", {"category_id": None}, r"annotations\[1\] is of category None, which is not in the list 'categories'"),
+        ("annotations", {"area": None}, r"annotations\[1\]: area must be a number of pixels, got None"),
+        ("annotations", {"area": HUGE}, r"annotations\[1\]: area must be a number of pixels, got 1000"),
+        ("annotations", {"area": -1}, r"annotations\[1\]: area must be"),
+        ("annotations", {"bbox": None}, r"annotations\[1\]: bbox must be four numbers, got None"),
+        ("annotations", {"bbox": [1, 2, 3, HUGE]}, r"annotations\[1\]: bbox must be four numbers"),
+        ("annotations", {"iscrowd": "yes"}, r"annotations\[1\]: iscrowd must be 0 or 1, got 'yes'"),
+        ("annotations", {"iscrowd": [0]}, r"annotations\[1\]: iscrowd must be 0 or 1"),
+        ("annotations", {"segmentation": None}, r"annotations\[1\]: segmentation must be run lengths or polygons"),
+        ("annotations", {"segmentation": {"size": None, "counts": "1"}}, r"annotations\[1\]: segmentation of a picture of size None"),
+        ("annotations", {"segmentation": [[HUGE] * 6]}, r"annotations\[1\]: a polygon is a flat list of numbers"),
+        ("annotations", {"segmentation": [[1, 2, 3, 4, 5]]}, r"annotations\[1\]: a polygon is a flat list of at least three"),
+        ("results", {"image_id": None}, "result 1 is of image None"),
+        ("results", {"image_id": []}, r"result 1 is of image \[\]"),
+        ("results", {"category_id": {}}, "result 1 is of category {}"),
+        ("results", {"score": HUGE}, "result 1: score must be a finite number"),
+        ("results", {"score": True}, "result 1: score must be a finite number"),
+        ("results", {"bbox": [1, 2, 3, HUGE]}, "result 1: box AP needs a bbox of four numbers"),
+        ("results", {"bbox": {"x": 1}}, "result 1: box AP needs a bbox of four numbers"),
+        ("results", {"segmentation": [[1, 1, 2, 2]]}, "result 1: a polygon is a flat list of at least three"),
+    ],
+)
+def test_values_of_the_wrong_type_are_named(key: str, changes: Any, message: str) -> None:
+    truth, results = world(0)
+    entries = results if key == "results" else truth[key]
+    entries[1] = {**entries[1], **changes} if isinstance(changes, dict) else changes
+    with pytest.raises(InputError, match=message) as caught:
+        evaluate(truth, results)
+    assert len(str(caught.value)) < 200
+
+
+def test_lines_among_the_polygons_of_an_object_cover_nothing() -> None:
+    """Some data sets have polygons of one or two points."""
+    truth, _ = world(1, crowd=False)
+    results = perfect(truth)
+    for entry in truth["annotations"]:
+        x, y, w, h = entry["bbox"]
+        entry["segmentation"] = [[3, 4], [0, 0, 9, 9], [x, y, x + w, y, x + w, y + h, x, y + h]]
+    assert evaluate(truth, results)["segm"]["AP"] == 1.0
+
+
+def test_an_object_without_polygons_is_empty() -> None:
+    truth, _ = world(1, crowd=False)
+    results = perfect(truth)
+    truth["annotations"][0]["segmentation"] = []
+    assert evaluate(truth, results)["segm"]["AP"] < 1.0
+
+
+def test_categories_of_one_name_are_told_apart() -> None:
+    truth, results = world(0)
+    truth["categories"][1]["name"] = "cat"
+    assert list(evaluate(truth, results)["segm"]["per_class"]) == ["cat (3)", "cat (8)"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ["segm", "ap"]}, r"metrics must be among segm, bbox, boundary, .*, got \['ap'\]"),
+        ({"metrics": "segm"}, "metrics must be a list of names among"),
+        ({"metrics": []}, "metrics must be a list of names among"),
+        ({"boundary_ratio": 0}, "boundary_ratio must be above 0 and at most 1, got 0"),
+        ({"boundary_ratio": float("nan")}, "boundary_ratio must be above 0"),
+        ({"boundary_ratio": "2"}, "boundary_ratio must be above 0"),
+        ({"radii": ()}, "radii must be whole numbers of pixels from 1 to 100"),
+        ({"radii": (1, 2.5)}, "radii must be whole numbers"),
+        ({"radii": (0,)}, "radii must be whole numbers"),
+    ],
+)
+def test_bad_options(options: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(*world(0), **options)
+
+
+def test_every_metric_at_once() -> None:
+    """What a table of them looks like, and that the order asked for is the order given."""
+    truth, results = world(0)
+    names = ["fnpx", "segm", "boundary", "af", "upper_bound", "bbox"]
+    found = evaluate(truth, results, metrics=[*names, "segm"])
+    assert list(found) == names
+    assert found["segm"] == evaluate(truth, results)["segm"]
+    lines = format_table(found).splitlines()
+    assert [line.split()[0] for line in lines[:6]] == ["AP", "mask", "boundary", "box", "fnpx", "af"]
+    assert lines[7].split() == ["upper_bound", "AP", "AP50", "AP75", "APs", "APm", "APl", "AR"]
+    assert [line.split()[0] for line in lines[8:13]] == ["0px", "1px", "2px", "3px", "inf"]
+    assert lines[14].split() == ["F1px", "mask", "AP", "boundary", "AP", "AF", "box", "AP"]
+    assert [line.split()[0] for line in lines[15:]] == ["cat", "dog"]
+
+
+def test_tables_of_many_classes_are_cut() -> None:
+    values = {"AP": 0.5, **dict.fromkeys(("AP50", "AP75", "APs", "APm", "APl", "AR"), 0.5), "per_class": {f"c{i}": 0.5 for i in range(150)}}
+    lines = format_table({"lvis": values}).splitlines()
+    assert lines[-1] == "and 50 more classes; JSON has them all"
+    assert len(lines) == 105
