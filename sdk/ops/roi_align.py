@@ -72,4 +72,4 @@ class Pyramid:
         Raises:
             InputError: wrong dtypes or shapes, an image or level that is not there, a parameter out of range.
         """
-        return self._core.roi_align(boxes, batch, output_size, sampling_ratio, level, out, *(() if aligned else (False,)))
+        return self._core.roi_align(boxes, batch, output_size, sampling_ratio, level, out, aligned)
