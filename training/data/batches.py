@@ -16,7 +16,7 @@ from sdk.ops import rle_decode
 from training.config import TrainConfig
 from training.data.augment import pad, training_crop, training_picture
 from training.data.sampling import AreaSampler, EpochSampler, Sampler, repeat_factors
-from training.data.source import DataError, Encoded, InstanceSource, encoded
+from training.data.source import DataError, Encoded, FileSource, InstanceSource, encoded
 from training.models.targets import Target
 
 DIVISOR = 32  # sides of what the detector sees are multiples of this
@@ -116,7 +116,7 @@ def _sampler(data: InstanceSource, config: TrainConfig) -> tuple[np.ndarray, Sam
     """Indices of the records that may be drawn, and the sampler over them."""
     drawn = np.arange(len(data.records))
     needs = [name for name, wanted in (("skip_empty", config.skip_empty), ("sampler 'repeat'", config.sampler == "repeat")) if wanted]
-    if needs and not all(hasattr(r, "annotations") for r in data.records):
+    if needs and not isinstance(data, FileSource):
         raise ConfigError(f"{' and '.join(needs)}: this source does not list the objects of a picture without drawing it; switch it off")
     if config.skip_empty:
         drawn = np.array([i for i, r in enumerate(data.records) if r.annotations], np.int64)
