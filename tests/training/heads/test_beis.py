@@ -113,6 +113,18 @@ def test_losses_of_every_part(options: dict[str, Any], names: list[str], count: 
     assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
 
 
+def test_weights_of_the_losses() -> None:
+    values = []
+    for options in ({}, {"ibdl_weight": 0.5, "cbdl_weight": 0.25}):
+        torch.manual_seed(0)
+        head = beis(**options)
+        fill(head)
+        values.append(run(head, rois(pictures()))[0])
+    for name, value in values[1].items():
+        factor = {"mask": 1, "ibdl": 0.5, "cbdl": 0.25}[name[:4]]
+        torch.testing.assert_close(value, factor * values[0][name])
+
+
 def test_banks_cost_nothing_where_they_are_off() -> None:
     assert not [name for name in beis(cbdl=False).state_dict() if "banks" in name]
     assert beis(cbdl=False, ibdl=False).contrast is None
@@ -136,6 +148,7 @@ def test_banks_cost_nothing_where_they_are_off() -> None:
         {"bank_length": 100},
         {"bank_shared": True},
         {"tau": 0.0},
+        {"ibdl_weight": 0.0},
         {"ibdl_positives": 0},
         {"hardness": 1.5},
     ],

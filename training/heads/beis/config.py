@@ -21,10 +21,12 @@ class BEISConfig(HeadConfig):
     bef_dim: int = 0  # channels of the boundary-enhanced features; 0 = those of their stage
     band_widths: tuple[int, ...] = (3,)  # cells on either side of the boundary that are contrasted: one for all stages, or each its own
     ibdl: bool = True  # contrast within the crop
+    ibdl_weight: float = 1.0
     ibdl_queries: int = 16  # of each side
     ibdl_positives: int = 4
     ibdl_negatives: int = 32
     cbdl: bool = True  # contrast with the features of earlier RoIs
+    cbdl_weight: float = 1.0
     cbdl_queries: int = 16  # half of them of each side
     cbdl_positives: int = 16
     cbdl_negatives: int = 128
@@ -55,6 +57,8 @@ class BEISConfig(HeadConfig):
         require(self.cbdl_queries % 2 == 0, f"cbdl_queries must be even, half of them of each side, got {self.cbdl_queries}")
         most = max(self.cbdl_positives, self.cbdl_negatives)
         require(self.bank_length >= most, f"bank_length must be at least {most}, the keys of a query, got {self.bank_length}")
+        weights = (self.ibdl_weight, self.cbdl_weight)
+        require(min(weights) > 0, f"ibdl_weight and cbdl_weight must be positive, got {weights}; ibdl and cbdl switch a part off")
         require(self.tau > 0, f"tau must be positive, got {self.tau}")
         require(0 < self.hardness <= 1, f"hardness must be above 0 and at most 1, got {self.hardness}")
         require(0 <= self.confusion_decay <= 1, f"confusion_decay must be from 0 to 1, got {self.confusion_decay}")

@@ -83,9 +83,11 @@ class BoundaryContrast(nn.Module):
         losses = {}
         if config.ibdl:
             positives, negatives = self.draw_keys(band, behind, targets.labels)
-            losses["ibdl"] = ibdl(stage.features, band, _first(queries, config.ibdl_queries), positives, negatives, config)
+            value = ibdl(stage.features, band, _first(queries, config.ibdl_queries), positives, negatives, config)
+            losses["ibdl"] = config.ibdl_weight * value
         if config.cbdl:
-            losses["cbdl"] = self.cross_loss(self.bank(i), stage.features, band, _first(queries, config.cbdl_queries // 2), targets.labels)
+            value = self.cross_loss(self.bank(i), stage.features, band, _first(queries, config.cbdl_queries // 2), targets.labels)
+            losses["cbdl"] = config.cbdl_weight * value
         return losses, summarize(stage.features, band, behind, targets.labels, self.classes)
 
     def bank(self, i: int) -> FeatureBank:
