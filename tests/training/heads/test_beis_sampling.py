@@ -12,7 +12,7 @@ from tests.training.heads.test_beis import beis, contrast, some_masks
 from training.heads.beis.banks import FeatureBank, gather_rows
 from training.heads.beis.contrast import Stage, summarize
 from training.heads.beis.keys import background_classes, class_probability, instance_maps, update_confusion
-from training.heads.beis.sampling import Band
+from training.heads.beis.sampling import Band, boundary_sides, draw, make_band, query_weights
 from training.models.targets import MaskTargets, Target
 
 
@@ -23,6 +23,74 @@ def seed() -> None:
 
 def numbered(first: int, count: int) -> torch.Tensor:
     return torch.arange(first, first + count).float()[:, None].expand(-1, 2)
+
+
+# --- bands, queries
+
+
+def test_band_is_all_pixels_near_the_other_side() -> None:
+    masks = torch.zeros(3, 9, 9)
+    masks[0, 3:6, 0:4] = 1
+    masks[1] = 1  # only its frame: outside counts as background
+    masks[2, 8, 8] = 1
+    for width in (1, 2, 3):
+        found = boundary_sides(masks, width)
+        for n in range(3):
+            for y in range(9):
+                for x in range(9):
+                    near = set()
+                    for v in range(y - width, y + width + 1):
+                        for u in range(x - width, x + width + 1):
+                            near.add(bool(masks[n, v, u]) if 0 <= v < 9 and 0 <= u < 9 else False)
+                    own = bool(masks[n, y, x])
+                    assert found[n, :, y, x].tolist() == [not own and True in near, own and False in near]
+
+
+def test_band_lists_hold_the_band() -> None:
+    masks = torch.cat([some_masks(3), torch.zeros(1, 14, 14), torch.ones(1, 14, 14)])
+    band, sides = make_band(masks, 2), boundary_sides(masks, 2).flatten(2)
+    for n in range(5):
+        for side in (0, 1):
+            listed = band.pixels[n, side][band.inside[n, side]].tolist()
+            assert listed == torch.nonzero(sides[n, side]).flatten().tolist()
+    assert band.sides().tolist() == [[True, True]] * 3 + [[False, False], [False, True]]
+
+
+def test_adaptive_queries_are_the_hard_pixels() -> None:
+    masks = some_masks(2)
+    logits = torch.randn(2, 14, 14) * 8
+    band = make_band(masks, 1)
+    y = torch.sigmoid(logits).flatten(1)
+    weights = query_weights(band, logits, 0.97)
+    for n in range(2):
+        for side in (0, 1):
+            for i, pixel in enumerate(band.pixels[n, side].tolist()):
+                hard = y[n, pixel] < 0.97 if side else y[n, pixel] > 1 - 0.97
+                assert weights[n, side, i] == (band.inside[n, side, i] and hard)
+    assert torch.equal(query_weights(band, logits, None), band.inside.float())
+    sure = query_weights(band, (masks * 2 - 1) * 20, 0.97)
+    assert sure.sum() == 0
+    assert not draw(band, sure, 5).real.any()
+
+
+def test_draws_differ_and_cover_all_candidates() -> None:
+    band = make_band(some_masks(3), 1)
+    few = band.inside.float()
+    few[..., 3:] = 0
+    drawn = draw(band, few, 8)
+    assert drawn.real.sum(-1).tolist() == [[3, 3]] * 3
+    for n in range(3):
+        for side in (0, 1):
+            real = sorted(drawn.pixels[n, side][drawn.real[n, side]].tolist())
+            assert real == band.pixels[n, side, :3].tolist()
+
+
+def test_draws_follow_their_weights() -> None:
+    band = Band(pixels=torch.arange(4).expand(20_000, 2, 4), inside=torch.ones(20_000, 2, 4, dtype=torch.bool))
+    weights = torch.tensor([1.0, 2.0, 0.0, 5.0]).expand(20_000, 2, 4)
+    first = draw(band, weights, 2).pixels[..., 0]
+    share = torch.bincount(first.flatten(), minlength=4) / first.numel()
+    torch.testing.assert_close(share, torch.tensor([1, 2, 0, 5]) / 8, atol=0.01, rtol=0)
 
 
 # --- banks
