@@ -27,6 +27,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.ops_paste_rle
 	$(BIN)/python -m benchmarks.ops_detect
 	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.evaluate
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
