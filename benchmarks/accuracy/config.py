@@ -61,7 +61,7 @@ DETECTOR_SCENES = 1500  # pictures that the detector trains on; the heads train 
 TEXT = (
     "Data: `scenes`, procedural pictures of 512x512 with objects of 100 to 400 px and fine outlines. The detector (ResNet-18 of half "
     f"width, {CHANNELS} channels) was trained once, with BMask R-CNN's head because that draws on all pyramid levels and on P2 alike; "
-    f"its head was thrown away and the rest frozen. Every head, {CHANNELS} channels wide, was then trained from random weights on its features: "
+    f"its head was dropped and the rest frozen. Every head, {CHANNELS} channels wide, then learned from random weights on its features: "
     f"{ITERATIONS} iterations of {PICTURES} pictures with up to {ROIS} boxes each, AdamW, on {TRAIN_SCENES} pictures; measured on "
     f"{VAL_SCENES} others."
 )
