@@ -11,7 +11,7 @@ from sdk.errors import ConfigError
 from tests.training.heads.cases import build, pictures, pooled, pyramid, rois, run
 from tests.training.heads.macs import giga, meta_head, parameters, per_roi
 from training.heads.brefine import BRefineConfig, BRefineHead
-from training.heads.brefine.head import ResidualAwareModule, select
+from training.heads.brefine.head import ResidualAwareModule
 from training.losses.band import inner_band
 
 
@@ -111,26 +111,6 @@ def test_rois_are_weighted() -> None:
     assert alone == pytest.approx(first, rel=1e-5) and equal == pytest.approx(loss_of(plain)[0], rel=1e-5)
 
 
-def test_at_most_so_many_rois_with_their_own_weights() -> None:
-    plain = rois(pictures())
-    weighted = dataclasses.replace(plain, weights=torch.tensor([1.0, 2.0, 3.0, 4.0]))
-    head = build("brefine", stages=1, max_rois=3)
-    levels = pyramid(plain.pictures)
-    losses, output = head.losses({}, pooled(head, levels, {}, weighted), weighted)
-    assert output.logits.shape == (3, 14, 14)
-    each = build("brefine", stages=1)
-    each.load_state_dict(head.state_dict())
-    possible = []
-    for left_out in range(4):
-        keep = torch.tensor([i for i in range(4) if i != left_out])
-        some = select(weighted, keep)
-        assert some.weights is not None and (some.weights - 1).tolist() == keep.tolist() == some.batch.tolist()
-        possible.append(each.losses({}, pooled(each, levels, {}, some), some)[0]["mask"].item())
-    assert min(abs(losses["mask"].item() - p) for p in possible) < 1e-5
-    everything = build("brefine", stages=1, max_rois=0)
-    assert everything.losses({}, pooled(everything, levels, {}, plain), plain)[1].logits.shape[0] == 4
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -139,7 +119,7 @@ def test_at_most_so_many_rois_with_their_own_weights() -> None:
         ({"branches": 2, "dilations": (1,)}, "1 to 1"),
         ({"upsample": "nearest"}, "'bilinear' or 'transposed'"),
         ({"mask_loss": "bce"}, "ce, dice, focal, ce_dice, brce"),
-        ({"max_rois": -1}, "must not be negative"),
+        ({"erosion_steps": -1}, "must not be negative"),
     ],
 )
 def test_refused_options(options: dict[str, Any], message: str) -> None:

@@ -6,10 +6,8 @@ every convolution, and only the last mask is supervised.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,7 +35,6 @@ class BRefineConfig(HeadConfig):
     band_weight: float = 1.0  # lambda of "brce"
     erosion_ratio: float = 0.02  # depth of the boundary region of "brce", share of the mask's diagonal
     erosion_steps: int = 0  # the same in pixels; 0 = by the ratio
-    max_rois: int = 200  # in the loss of a batch, drawn at random; 0 = all
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,8 +49,8 @@ class BRefineConfig(HeadConfig):
         require(self.upsample in ("bilinear", "transposed"), f"upsample must be 'bilinear' or 'transposed', got {self.upsample!r}")
         require(self.mask_loss in MASK_LOSSES, f"mask_loss must be one of {', '.join(MASK_LOSSES)}, got {self.mask_loss!r}")
         require(
-            self.band_weight >= 0 and self.erosion_ratio >= 0 and self.erosion_steps >= 0 and self.max_rois >= 0,
-            "band_weight, erosion_ratio, erosion_steps and max_rois must not be negative",
+            min(self.band_weight, self.erosion_ratio, self.erosion_steps) >= 0,
+            "band_weight, erosion_ratio and erosion_steps must not be negative",
         )
 
     @property
@@ -134,27 +131,9 @@ class BRefineHead(MaskHead):
         return MaskOutput(self.predictor(x, labels), stages[0])
 
     def losses(self, maps: dict[str, Tensor], rois: list[Tensor], targets: MaskTargets) -> tuple[dict[str, Tensor], MaskOutput]:
-        """As the base class says, of ``max_rois`` RoIs at most: with more, the masks returned are those of the RoIs drawn."""
-        limit = self.config.max_rois
-        if limit and len(targets) > limit:
-            keep = torch.randperm(len(targets), device=targets.boxes.device)[:limit].sort().values
-            rois, targets = [x[keep] for x in rois], select(targets, keep)
         output = self(rois, targets.labels)
         steps = self.config.erosion_steps or erosions(self.mask_size, self.mask_size, self.config.erosion_ratio)
         each = mask_loss(
             self.config.mask_loss, output.logits.float(), targets.masks(self.mask_size), band_weight=self.config.band_weight, steps=steps
         )
         return {"mask": weighted_mean(each, targets.weights)}, output
-
-
-def select(targets: MaskTargets, keep: Tensor) -> MaskTargets:
-    """The RoIs ``keep`` (M,), with the weights that belong to them."""
-    return dataclasses.replace(
-        targets,
-        boxes=targets.boxes[keep],
-        batch=targets.batch[keep],
-        truth=targets.truth[keep],
-        labels=targets.labels[keep],
-        weights=None if targets.weights is None else targets.weights[keep],
-        _masks={},
-    )
