@@ -9,7 +9,7 @@ from training.checkpoint import CheckpointError
 from training.config import BoxConfig, CascadeConfig, HeadConfig, ModelConfig, RPNConfig
 from training.heads.bmask import BMaskConfig
 from training.heads.fcn import FCNConfig
-from training.importing.parts import Converted, Options, box_features, find_body, fpn, name_classes, predictor
+from training.importing.parts import Converted, Options, box_features, find_body, fpn, name_classes, predictor, resnet
 from training.importing.source import OUR_EPS, Source
 from training.models.rpn import base_anchors
 
@@ -30,10 +30,8 @@ def convert(source: Source, options: Options) -> Converted:
         CheckpointError: weights that are missing, or that make no such model.
     """
     stride_in_1x1 = True if options.stride_in_1x1 is None else options.stride_in_1x1
-    backbone, width = find_body(
-        source, lambda s, b, c: f"{BODY}.res{s + 1}.{b}.conv{c}.weight", f"{BODY}.stem.conv1.weight", stride_in_1x1=stride_in_1x1
-    )
-    weights = _body(source, OUR_EPS if options.bn_eps is None else options.bn_eps)
+    backbone, width = find_body(source, their_name, stride_in_1x1)
+    weights = resnet(source, backbone, width, their_name, OUR_EPS if options.bn_eps is None else options.bn_eps)
     weights |= fpn(source, [f"backbone.fpn_lateral{i}" for i in (2, 3, 4, 5)], [f"backbone.fpn_output{i}" for i in (2, 3, 4, 5)])
     for theirs, ours in (("conv", "conv"), ("objectness_logits", "objectness"), ("anchor_deltas", "deltas")):
         weights |= source.layer(f"proposal_generator.rpn_head.{theirs}", f"rpn.head.{ours}")
@@ -68,28 +66,13 @@ def convert(source: Source, options: Options) -> Converted:
     return Converted(config=config, weights=weights, notes=tuple(notes))
 
 
-def _body(source: Source, eps: float) -> dict[str, Tensor]:
-    """Stem and stages: ``res2.0.conv1`` and ``res2.0.conv1.norm`` become ``layer1.0.conv1`` and ``layer1.0.bn1``."""
-    weights: dict[str, Tensor] = {}
-    for name in source.names(f"{BODY}."):
-        layer, _, last = name.removeprefix(f"{BODY}.").rpartition(".")
-        if last == "running_var":
-            weights |= source.norm(f"{BODY}.{layer}", f"backbone.{_our_layer(layer.removesuffix('.norm'), norm=True)}", eps)
-        elif last == "weight" and source.peek(name).ndim == 4:
-            weights[f"backbone.{_our_layer(layer, norm=False)}.weight"] = source.take(name)
-    return weights
-
-
-def _our_layer(name: str, norm: bool) -> str:
-    parts = name.split(".")
-    last = parts[-1]
-    if last == "shortcut":
-        last = f"downsample.{int(norm)}"
-    elif norm:
-        last = last.replace("conv", "bn")
-    if parts[0] == "stem":
-        return last
-    return ".".join([f"layer{int(parts[0].removeprefix('res')) - 1}", *parts[1:-1], last])
+def their_name(layer: str) -> str:
+    """What a layer of the body is called there: ``layer1.0.bn1`` is ``res2.0.conv1.norm``."""
+    *stage, last = layer.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm").split(".")
+    if last.startswith("bn"):
+        last = f"conv{last.removeprefix('bn')}.norm"
+    at = [f"res{int(stage[0].removeprefix('layer')) + 1}", *stage[1:]] if stage else ["stem"]
+    return ".".join([BODY, *at, last])
 
 
 def _box_head(source: Source, at: str, to: str) -> dict[str, Tensor]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from training.checkpoint import CheckpointError
 from training.config import ModelConfig
 from training.importing.coco_classes import COCO
-from training.importing.source import OUR_EPS, Source
-from training.models.resnet import RESNETS, BasicBlock, BlockStyle, Bottleneck
+from training.importing.source import Source
+from training.models.resnet import RESNETS, BasicBlock, BlockStyle, Bottleneck, FrozenBatchNorm, build_resnet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +37,22 @@ class Options:
     bn_eps: float | None = None  # added to the variance of batch norms
 
 
-def find_body(source: Source, conv: Callable[[int, int, int], str], stem: str, stride_in_1x1: bool = False) -> tuple[str, int]:
+def find_body(source: Source, their_name: Callable[[str], str], stride_in_1x1: bool = False) -> tuple[str, int]:
     """Name in ``RESNETS`` and width of a body.
 
     Args:
         source: the weights.
-        conv: name of the weight of convolution 1..3 of block 0.. of stage 1..4.
-        stem: name of the stem's weight.
+        their_name: what a layer of ours ("conv1", "layer2.0.bn3") is called there.
         stride_in_1x1: which kind of bottleneck it is: weights do not show that.
 
     Raises:
         CheckpointError: no ResNet or ResNeXt that we have.
     """
-    depths = tuple(next(i for i in range(1000) if conv(stage, i, 1) not in source) for stage in (1, 2, 3, 4))
-    width = source.peek(stem).shape[0]
+    depths = tuple(_blocks(source, their_name(f"layer{stage}.0.conv1").rpartition("0.conv1")[0]) for stage in (1, 2, 3, 4))
+    width = source.peek(f"{their_name('conv1')}.weight").shape[0]
     block, style = BasicBlock, BlockStyle()
-    if conv(1, 0, 3) in source:
-        inner, group_inputs = source.peek(conv(1, 0, 2)).shape[:2]
+    if source.names(their_name("layer1.0.conv3")):
+        inner, group_inputs = source.peek(f"{their_name('layer1.0.conv2')}.weight").shape[:2]
         groups = inner // group_inputs
         group_width = 64 if groups == 1 else group_inputs * 64 // width
         block, style = Bottleneck, BlockStyle(groups=groups, group_width=group_width, stride_in_1x1=stride_in_1x1)
@@ -60,6 +60,25 @@ def find_body(source: Source, conv: Callable[[int, int, int], str], stem: str, s
         if known == (block, depths, style):
             return name, width
     raise CheckpointError(f"{source.where}: no backbone here has {depths} blocks of {block.__name__} in {style}")
+
+
+def _blocks(source: Source, prefix: str) -> int:
+    """Number of blocks whose names begin with the prefix and a number."""
+    numbers = [name.removeprefix(prefix).split(".")[0] for name in source.names(prefix)]
+    return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
+
+
+def resnet(source: Source, name: str, width: int, their_name: Callable[[str], str], eps: float) -> dict[str, Tensor]:
+    """The weights of the body ``name``, layer by layer as ours has them."""
+    weights: dict[str, Tensor] = {}
+    with torch.device("meta"):
+        body = build_resnet(name, width, "frozen")
+    for layer, module in body.named_modules():
+        if isinstance(module, nn.Conv2d):
+            weights[f"backbone.{layer}.weight"] = source.take(f"{their_name(layer)}.weight")
+        elif isinstance(module, FrozenBatchNorm):
+            weights |= source.norm(their_name(layer), f"backbone.{layer}", eps)
+    return weights
 
 
 def name_classes(
@@ -97,18 +116,6 @@ def box_features(source: Source, name: str, channels: int) -> int:
 def predictor(source: Source, name: str, to: str, first: int = 0) -> dict[str, Tensor]:
     """A 1x1 convolution that predicts a map per class, without the classes before ``first``."""
     return {f"{to}.weight": source.take(f"{name}.weight")[first:, :, 0, 0], f"{to}.bias": source.take(f"{name}.bias")[first:]}
-
-
-def resnet(source: Source, prefix: str, eps: float = OUR_EPS) -> dict[str, Tensor]:
-    """A body in torchvision's names, without what only image classification has."""
-    weights: dict[str, Tensor] = {}
-    for name in source.names(f"{prefix}."):
-        layer, _, last = name.rpartition(".")
-        if last == "running_var":
-            weights |= source.norm(layer, f"backbone.{layer.removeprefix(f'{prefix}.')}", eps)
-        elif last == "weight" and source.peek(name).ndim == 4:
-            weights[f"backbone.{name.removeprefix(f'{prefix}.')}"] = source.take(name)
-    return weights
 
 
 def fpn(source: Source, laterals: list[str], outputs: list[str]) -> dict[str, Tensor]:

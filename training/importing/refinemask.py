@@ -27,8 +27,8 @@ def convert(source: Source, options: Options) -> Converted:
     Raises:
         CheckpointError: weights that are missing, or that make no such model.
     """
-    backbone, width = find_body(source, lambda s, b, c: f"backbone.layer{s}.{b}.conv{c}.weight", "backbone.conv1.weight")
-    weights = resnet(source, "backbone", OUR_EPS if options.bn_eps is None else options.bn_eps)
+    backbone, width = find_body(source, their_name)
+    weights = resnet(source, backbone, width, their_name, OUR_EPS if options.bn_eps is None else options.bn_eps)
     weights |= fpn(source, [f"neck.lateral_convs.{i}.conv" for i in range(4)], [f"neck.fpn_convs.{i}.conv" for i in range(4)])
     for theirs, ours in (("rpn_conv", "conv"), ("rpn_cls", "objectness"), ("rpn_reg", "deltas")):
         weights |= source.layer(f"rpn_head.{theirs}", f"rpn.head.{ours}")
@@ -54,6 +54,11 @@ def convert(source: Source, options: Options) -> Converted:
         head=head,
     )
     return Converted(config=config, weights=weights, notes=tuple(notes))
+
+
+def their_name(layer: str) -> str:
+    """What a layer of the body is called there."""
+    return f"backbone.{layer}"
 
 
 def _stack(source: Source, theirs: str, ours: str) -> dict[str, Tensor]:

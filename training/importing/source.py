@@ -121,7 +121,10 @@ def read_source(path: Path) -> Source:
 def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (  # text and other files fail in any of these ways
+        *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError),
+        *(TypeError, AttributeError, IndexError, KeyError, MemoryError, OverflowError),
+    ) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a file of weights that can be read ({str(error)[:300]})"
         raise CheckpointError(f"{path}: {reason}") from error
 

@@ -27,9 +27,9 @@ def convert(source: Source, options: Options) -> Converted:
     Raises:
         CheckpointError: weights that are missing, or that make no such model.
     """
-    backbone, width = find_body(source, lambda s, b, c: f"{BODY}.layer{s}.{b}.conv{c}.weight", f"{BODY}.conv1.weight")
+    backbone, width = find_body(source, their_name)
     eps = 0.0 if source.digest.startswith(WITHOUT_EPS) else OUR_EPS
-    weights = resnet(source, BODY, eps if options.bn_eps is None else options.bn_eps)
+    weights = resnet(source, backbone, width, their_name, eps if options.bn_eps is None else options.bn_eps)
     # Each layer has two names: the first ones are of releases before 0.13, and the published file has those.
     inner, layer = ([_first(source, f"backbone.fpn.{kind}.{i}", ".0") for i in range(4)] for kind in ("inner_blocks", "layer_blocks"))
     weights |= fpn(source, inner, layer)
@@ -56,6 +56,11 @@ def convert(source: Source, options: Options) -> Converted:
         head=head,
     )
     return Converted(config=config, weights=weights, notes=tuple(notes))
+
+
+def their_name(layer: str) -> str:
+    """What a layer of the body is called there."""
+    return f"{BODY}.{layer}"
 
 
 def _first(source: Source, old: str, suffix: str) -> str:
