@@ -59,11 +59,13 @@ def select_calls(rng: np.random.Generator) -> Calls:
     confident = rng.normal(0, 1, (1000, 81)).astype(np.float32)
     confident[:, 80] += 4
     confident[np.arange(1000), objects] += rng.normal(5, 2, 1000).astype(np.float32)
+    powers = np.exp(confident)
+    scores = np.ascontiguousarray((powers / powers.sum(1, keepdims=True))[:, :80])
     deltas = 0.3 * rng.standard_normal((1000, 320), np.float32)
 
     def select(threshold: float, most: int) -> Callable[[], object]:
         rule = {"coder_weights": (10, 10, 5, 5), "nms_threshold": 0.5, "max_detections": most}
-        return lambda: select_detections(confident, deltas, boxes, SIZE, score_threshold=threshold, **rule)  # type: ignore[arg-type]
+        return lambda: select_detections(scores, deltas, boxes, SIZE, score_threshold=threshold, **rule)  # type: ignore[arg-type]
 
     return {"Kerf select, 1,000 x 80, threshold 0.05": select(0.05, 100), "Kerf select, 1,000 x 80, threshold 0.0001": select(1e-4, 300)}
 

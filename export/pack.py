@@ -7,8 +7,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from export.graphs import OPSET, export_graphs
-from sdk.config import BoxSpec, GraphSpec, InputSpec, Manifest, MaskSpec, ProposalSpec
+from export.graphs import OPSET, export_graphs, stage_names
+from sdk.config import BoxSpec, BoxStage, GraphSpec, InputSpec, Manifest, MaskSpec, ProposalSpec
 from sdk.engine import Engine
 from sdk.version import __version__
 from training.config import ModelConfig, TrainConfig
@@ -42,13 +42,17 @@ def manifest_of(model: Detector, name: str, provenance: dict[str, Any]) -> Manif
         ),
         box=BoxSpec(
             pool=model.box_pool(),
-            coder_weights=config.box.coder_weights,
+            stages=tuple(
+                BoxStage(graph=name, coder_weights=head.config.coder_weights)
+                for name, head in zip(stage_names(model), model.box_heads, strict=True)
+            ),
+            class_agnostic=model.box_heads[-1].config.class_agnostic,
             score_threshold=DEFAULT_CONF,
             nms_threshold=config.box.nms_threshold,
             max_detections=config.box.max_detections,
         ),
-        mask=MaskSpec(pools=model.mask_head.pools, size=(side, side)),
-        graphs={name: GraphSpec(file=f"{name}.onnx", opset=OPSET) for name in ("trunk", "box", "mask")},
+        mask=MaskSpec(pools=model.mask_head.pools, size=(side, side), scored=model.mask_scoring is not None),
+        graphs={name: GraphSpec(file=f"{name}.onnx", opset=OPSET) for name in ("trunk", *stage_names(model), "mask")},
         provenance=provenance,
     )
 

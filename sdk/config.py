@@ -20,9 +20,8 @@ from typing import Any, TypeVar
 from sdk.errors import ConfigError
 
 FORMAT = "kerf-engine"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PYRAMID_LEVELS = (2, 3, 4, 5)  # trunk outputs p2..p5, stride 2**level; boxes are assigned to these by size
-GRAPHS = ("trunk", "box", "mask")  # what an engine of kind "segmenter" holds
 
 _C = TypeVar("_C", bound="Config")
 
@@ -275,17 +274,34 @@ class PoolSpec(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BoxStage(Config):
+    """One graph of the box head."""
+
+    graph: str = "box"  # its name in `Manifest.graphs`
+    coder_weights: Box = (10.0, 10.0, 5.0, 5.0)  # divide dx, dy, dw, dh
+
+    def __post_init__(self) -> None:
+        require(re.fullmatch(r"box[1-9]?", self.graph) is not None, f"graph must be 'box' or 'box' with a digit, got {self.graph!r:.60}")
+        require(all(w > 0 for w in self.coder_weights), f"coder_weights must be positive, got {self.coder_weights}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BoxSpec(Config):
     """The box head: what it pools, and how its outputs become detections."""
 
     pool: PoolSpec
-    coder_weights: Box = (10.0, 10.0, 5.0, 5.0)  # divide dx, dy, dw, dh
+    # Several stages are a cascade: each moves the boxes that the next one pools, and the scores are averaged (Cai & Vasconcelos 2018).
+    stages: tuple[BoxStage, ...] = (BoxStage(),)
+    class_agnostic: bool = False  # four deltas a box and not four a class
     score_threshold: float = 0.05  # detections have a score above this
     nms_threshold: float = 0.5  # IoU inside a class above which a box is suppressed
     max_detections: int = 100  # per picture
 
     def __post_init__(self) -> None:
-        require(all(w > 0 for w in self.coder_weights), f"coder_weights must be positive, got {self.coder_weights}")
+        require(len(self.stages) >= 1, "stages must hold at least one entry")
+        require(self.class_agnostic or len(self.stages) == 1, "stages: several need class_agnostic boxes")
+        names = [stage.graph for stage in self.stages]
+        require(len(set(names)) == len(names), f"stages share a graph: {names}")
         check_fraction("score_threshold", self.score_threshold)
         check_fraction("nms_threshold", self.nms_threshold)
         require(self.max_detections >= 1, f"max_detections must be at least 1, got {self.max_detections}")
@@ -300,6 +316,7 @@ class MaskSpec(Config):
     activation: str = "sigmoid"  # what turns the output into a probability
     threshold: float = 0.5  # probability from which a pixel of the picture is foreground
     frame: str = "box"  # the grid covers the detection's box
+    scored: bool = False  # the graph also predicts how good each mask is, which scales the box's score (Huang et al. 2019)
 
     def __post_init__(self) -> None:
         require(len(self.pools) >= 1, "pools must hold at least one entry")
@@ -378,7 +395,21 @@ class Manifest(Config):
             self.input.size_divisor % max(strides) == 0,
             f"input.size_divisor must be a multiple of {max(strides)}, got {self.input.size_divisor}",
         )
-        unknown = set(self.graphs) - set(GRAPHS)
-        require(not unknown, f"graphs: unknown {sorted(unknown)}; a {self.kind} has {', '.join(GRAPHS)}")
+        unknown = set(self.graphs) - set(self.graph_names)
+        require(not unknown, f"graphs: unknown {sorted(unknown)}; this {self.kind} has {', '.join(self.graph_names)}")
         files = [graph.file for graph in self.graphs.values()]
         require(len(set(files)) == len(files), f"graphs share a file: {files}")
+        self._check_strides()
+
+    def _check_strides(self) -> None:
+        """One map has one stride, whichever pool names it."""
+        known = {f"p{level}": 2**level for level in PYRAMID_LEVELS}
+        for pool in (self.box.pool, *self.mask.pools):
+            if pool.stride is not None:
+                stride = known.setdefault(pool.feature, pool.stride)
+                require(stride == pool.stride, f"the map {pool.feature!r} has stride {stride}, a pool says {pool.stride}")
+
+    @property
+    def graph_names(self) -> tuple[str, ...]:
+        """The graphs that the engine holds, in the order in which they run."""
+        return ("trunk", *(stage.graph for stage in self.box.stages), "mask")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdk import engines
-from sdk.config import FORMAT, FORMAT_VERSION, GRAPHS, GraphSpec, Manifest
+from sdk.config import FORMAT, FORMAT_VERSION, GraphSpec, Manifest
 from sdk.errors import ConfigError, EngineError, EngineMismatchError
 from sdk.files import PathLike
 from sdk.formats import archive, onnx
@@ -89,17 +89,18 @@ class Engine:
         Raises:
             EngineError: a graph is missing, unknown, not ONNX, or keeps tensors in other files.
         """
-        if set(graphs) != set(GRAPHS):
-            raise EngineError(f"{path}: a {manifest.kind} needs the graphs {', '.join(GRAPHS)}; got {', '.join(graphs) or 'none'}")
+        names = manifest.graph_names
+        if set(graphs) != set(names):
+            raise EngineError(f"{path}: this {manifest.kind} needs the graphs {', '.join(names)}; got {', '.join(graphs) or 'none'}")
         specs: dict[str, GraphSpec] = {}
-        for name in GRAPHS:
+        for name in names:
             facts = _inspect(Path(path), name, memoryview(graphs[name]))
             given = manifest.graphs.get(name) or GraphSpec(file=f"{name}.onnx", opset=facts.opset)
             sha256 = hashlib.sha256(graphs[name]).hexdigest()
             specs[name] = given.replace(opset=facts.opset, sha256=sha256, bytes=len(graphs[name]))
         complete = manifest.replace(graphs=specs)
         text = json.dumps(complete.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        archive.write_zip(path, {MANIFEST: text.encode(), **{specs[name].file: graphs[name] for name in GRAPHS}})
+        archive.write_zip(path, {MANIFEST: text.encode(), **{specs[name].file: graphs[name] for name in names}})
 
 
 def find_engine(source: PathLike) -> Path:
@@ -150,8 +151,13 @@ def _check_version(path: Path, values: Mapping[str, Any]) -> None:
         raise EngineError(f"{path}: manifest.format_version must be a positive integer, got {version!r:.60}; {archive.AGAIN}")
     if version > FORMAT_VERSION:
         raise EngineMismatchError(
-            f"{path}: engine format version {version}, but Kerf {__version__} reads versions up to {FORMAT_VERSION}; "
+            f"{path}: engine format version {version}, but Kerf {__version__} reads version {FORMAT_VERSION}; "
             "upgrade Kerf, or export the engine again with this version"
+        )
+    if version < FORMAT_VERSION:
+        raise EngineMismatchError(
+            f"{path}: engine format version {version}, but Kerf {__version__} reads version {FORMAT_VERSION}; "
+            "make the engine again from its checkpoint: kerf export CHECKPOINT --out NAME.engine"
         )
     if kind != "segmenter":
         raise EngineMismatchError(
@@ -173,7 +179,7 @@ def _no_constant(text: str) -> float:
 
 
 def _check_members(path: Path, manifest: Manifest, members: Mapping[str, memoryview]) -> None:
-    absent = [name for name in GRAPHS if name not in manifest.graphs]
+    absent = [name for name in manifest.graph_names if name not in manifest.graphs]
     if absent:
         raise EngineError(f"{path}: the manifest lacks the graphs {', '.join(absent)}; {archive.AGAIN}")
     expected = {MANIFEST, *(spec.file for spec in manifest.graphs.values())}

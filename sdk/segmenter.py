@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from sdk import ops
 from sdk.backends import open_backend
-from sdk.backends.base import graph_contracts
-from sdk.config import PYRAMID_LEVELS, Manifest, PoolSpec
+from sdk.backends.base import check_outputs, graph_contracts
+from sdk.config import Manifest
 from sdk.engine import Engine
 from sdk.errors import BatchError, InputError, KerfError
+from sdk.features import Features
 from sdk.files import PathLike
 from sdk.images import MAX_PIXELS, Picture, check_options, read_image
 from sdk.instances import Instances
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from sdk.images import ImageSource
 
     Classes = str | int | Sequence[str | int]
-
-PYRAMID_STRIDES = tuple(2**level for level in PYRAMID_LEVELS)
 
 
 class Options(TypedDict, total=False):
@@ -137,7 +136,7 @@ class Segmenter:
         ).override(conf=conf, iou=iou, max_det=max_det, mask_threshold=mask_threshold)
         self._reading = {"color": color, "max_pixels": max_pixels, "alpha": alpha}
         self._anchors = [np.asarray(level, np.float32) for level in self.manifest.proposals.anchors]
-        self._trunk_outputs = [tensor.name for tensor in graph_contracts(self.manifest)["trunk"].outputs]
+        self._contracts = graph_contracts(self.manifest)
         self._backend = open_backend(opened, device, threads)
         self._workspaces = WorkspacePool()
 
@@ -253,15 +252,19 @@ class Segmenter:
         )
         clock.lap("preprocess")
 
-        outputs = self._backend.run("trunk", {"image": image[None]})  # (1, 3, Hp, Wp)
-        features = Features(dict(zip(self._trunk_outputs, outputs, strict=True)), work)
+        maps = self._run("trunk", {"image": image[None]}, B=1, H=padded[0], W=padded[1])
+        features = Features(maps, work)
         clock.lap("trunk")
 
         proposals = self._propose(features, size)  # (N, 4)
         clock.lap("proposals")
 
         boxes, scores, labels = self._run_box_head(features, proposals, size, thresholds, clock)  # (D, 4), (D,), (D,)
-        mask_logits = self._run_mask_head(features, boxes, labels, clock)  # (D, Hm, Wm)
+        mask_logits, mask_scores = self._run_mask_head(features, boxes, labels, clock)  # (D, Hm, Wm), (D,)
+        if mask_scores is not None:  # Huang et al. 2019, section 3.3: after the threshold, which only the box's score has to pass
+            scores = scores * mask_scores
+            order = np.argsort(-scores, kind="stable")
+            boxes, scores, labels, mask_logits = boxes[order], scores[order], labels[order], mask_logits[order]
 
         boxes = _to_picture(boxes, size, picture.shape)
         return Instances(
@@ -275,6 +278,13 @@ class Segmenter:
             speed=clock.finish(),
             path=picture.path,
         )
+
+    def _run(self, graph: str, feeds: dict[str, NDArray[Any]], **sizes: int) -> dict[str, NDArray[Any]]:
+        """Runs a graph and returns its outputs by name, checked; `sizes` are the letters of its contract."""
+        contract = self._contracts[graph]
+        outputs = self._backend.run(graph, feeds)
+        check_outputs(f"{self.path}: graph {graph!r}", contract, outputs, sizes)
+        return {tensor.name: array for tensor, array in zip(contract.outputs, outputs, strict=True)}
 
     def _propose(self, features: Features, size: tuple[int, int]) -> NDArray[np.float32]:
         spec = self.manifest.proposals
@@ -297,18 +307,15 @@ class Segmenter:
         spec = self.manifest.box
         if len(proposals) == 0:  # a graph is never run on nothing: not every backend can
             return np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
-        rois = features.pool(spec.pool, proposals, "box")  # (N, C, P, P)
-        clock.lap("pool_box")
-        class_logits, box_deltas = self._backend.run("box", {"rois": rois})  # (N, K + 1), (N, 4 K)
-        clock.lap("box")
+        scores, box_deltas, sources = self._run_box_stages(features, proposals, size, clock)  # (N, K), (N, 4K) or (N, 4), (N, 4)
         # Classes are chosen before the limit counts, so that the others cannot crowd them out.
         limit = thresholds.max_det if thresholds.classes is None else len(proposals) * len(self.names)
         boxes, scores, labels = ops.select_detections(
-            class_logits,
+            scores,
             box_deltas,
-            proposals,
+            sources,
             size,
-            coder_weights=spec.coder_weights,
+            coder_weights=spec.stages[-1].coder_weights,
             score_threshold=thresholds.conf,
             nms_threshold=thresholds.iou,
             max_detections=limit,
@@ -319,58 +326,37 @@ class Segmenter:
         clock.lap("select")
         return boxes, scores, labels
 
+    def _run_box_stages(
+        self, features: Features, boxes: NDArray[np.float32], size: tuple[int, int], clock: StageClock
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """The mean of the stages' scores, and the last one's deltas with the boxes they belong to."""
+        spec = self.manifest.box
+        scores: list[NDArray[np.float32]] = []
+        for stage in spec.stages:
+            rois = features.pool(spec.pool, boxes, "box")  # (N, C, P, P)
+            clock.lap("pool_box")
+            outputs = self._run(stage.graph, {"rois": rois}, N=len(boxes))
+            scores.append(outputs["scores"])
+            clock.lap("box")
+            if stage is not spec.stages[-1]:
+                boxes = ops.decode_boxes(outputs["box_deltas"], boxes, size, coder_weights=stage.coder_weights)
+        mean: NDArray[np.float32] = scores[0] if len(scores) == 1 else np.mean(np.stack(scores), axis=0)
+        return mean, outputs["box_deltas"], boxes
+
     def _run_mask_head(
         self, features: Features, boxes: NDArray[np.float32], labels: NDArray[np.int64], clock: StageClock
-    ) -> NDArray[np.float32]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """The logits of the masks, and their scores where the engine has such."""
         spec = self.manifest.mask
         if len(boxes) == 0:
-            return np.zeros((0, *spec.size), np.float32)
+            return np.zeros((0, *spec.size), np.float32), None
         feeds: dict[str, NDArray[Any]] = {"labels": labels}
         for i, pool in enumerate(spec.pools):
             feeds[f"rois{i}"] = features.pool(pool, boxes, f"mask{i}")  # (D, C, S, S)
         clock.lap("pool_mask")
-        mask_logits: NDArray[np.float32] = self._backend.run("mask", feeds)[0]
+        outputs = self._run("mask", feeds, N=len(boxes))
         clock.lap("mask")
-        return mask_logits
-
-
-class Features:
-    """What the trunk made of one picture, and pooling from it.
-
-    Args:
-        maps: trunk output name -> (1, C, H, W) float32.
-        work: the buffers to pool into.
-    """
-
-    def __init__(self, maps: dict[str, NDArray[np.float32]], work: Workspace) -> None:
-        self.maps = maps
-        self._work = work
-        self._pyramids: dict[str, ops.Pyramid] = {}
-
-    def pool(self, spec: PoolSpec, boxes: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-        """RoIAlign as a head declares it; the channels-last copy of a map is made once and shared.
-
-        Args:
-            spec: what to pool.
-            boxes: (N, 4) float32, xyxy, pixels of the network's input.
-            name: the buffer to use.
-
-        Returns:
-            (N, C, P, P) float32, valid until the same name is pooled again.
-        """
-        pyramid = self._pyramids.get(spec.feature)
-        if pyramid is None:
-            by_size = spec.feature == "pyramid"
-            maps = [self.maps[f"p{level}"] for level in PYRAMID_LEVELS] if by_size else [self.maps[spec.feature]]
-            strides = PYRAMID_STRIDES if by_size else (spec.stride or 1,)
-            pyramid = self._pyramids[spec.feature] = self._work.pyramid(spec.feature, maps, strides)
-        channels = self.maps["p2" if spec.feature == "pyramid" else spec.feature].shape[1]
-        batch = self._work.array("batch", (len(boxes),), np.int32)
-        batch.fill(0)
-        out = self._work.array(name, (len(boxes), channels, spec.size, spec.size))
-        return pyramid.roi_align(
-            boxes, batch, spec.size, sampling_ratio=spec.sampling_ratio, level=spec.level, aligned=spec.aligned, out=out
-        )
+        return outputs["mask_logits"], outputs.get("mask_scores")
 
 
 def _to_picture(boxes: NDArray[np.float32], size: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -1,9 +1,9 @@
 #include "select.h"
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 
-#include "arithmetic.h"
 #include "common.h"
 #include "nms.h"
 #include "thread_pool.h"
@@ -22,25 +22,14 @@ bool ranks_before(const Candidate& a, const Candidate& b) {
     return a.proposal != b.proposal ? a.proposal < b.proposal : a.label < b.label;
 }
 
-// Softmax of one row. A NaN or +inf logit makes every score of the row NaN, and NaN passes no threshold.
-KERF_CLONES void softmax(const float* logits, int64_t count, float* scores) {
-    float largest = logits[0];
-    for (int64_t k = 1; k < count; ++k) largest = logits[k] > largest ? logits[k] : largest;
-    for (int64_t k = 0; k < count; ++k) scores[k] = fast_exp(logits[k] - largest);
-    float sum = 0.0f;
-    for (int64_t k = 0; k < count; ++k) sum += scores[k];
-    const float scale = 1.0f / sum;
-    for (int64_t k = 0; k < count; ++k) scores[k] *= scale;
-}
-
 // Candidates of the proposals [begin, end): only what passes the threshold is decoded.
 void gather_candidates(const BoxHeadOutput& head, const SelectRule& rule, int64_t begin, int64_t end, std::vector<Candidate>& found) {
-    std::vector<float> scores(static_cast<size_t>(head.classes + 1));
     for (int64_t n = begin; n < end; ++n) {
-        softmax(head.class_logits + n * (head.classes + 1), head.classes + 1, scores.data());
+        const float* scores = head.scores + n * head.classes;
         for (int64_t k = 0; k < head.classes; ++k) {
-            if (!(scores[k] > rule.score_threshold)) continue;
-            const float* d = head.box_deltas + 4 * (n * head.classes + k);
+            // NaN passes no threshold; an infinite score is no score either.
+            if (!(scores[k] > rule.score_threshold) || std::isinf(scores[k])) continue;
+            const float* d = head.box_deltas + 4 * (head.class_agnostic ? n : n * head.classes + k);
             const auto box = rule.coder.decode(head.proposals[n], {d[0], d[1], d[2], d[3]}, rule.height, rule.width);
             if (box && box->x2 > box->x1 && box->y2 > box->y1)
                 found.push_back({*box, scores[k], static_cast<uint32_t>(n), static_cast<uint32_t>(k)});

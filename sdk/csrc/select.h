@@ -1,4 +1,4 @@
-// Detections from the box head's class scores and box deltas. Contract: sdk/ops/select.py.
+// Detections from the box head's scores and box deltas. Contract: sdk/ops/select.py.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,11 @@
 namespace kerf {
 
 struct BoxHeadOutput {
-    const float* class_logits;  // (N, K + 1), background last
-    const float* box_deltas;    // (N, 4K)
-    const Box* proposals;       // (N)
-    int64_t count, classes;     // N, K
+    const float* scores;      // (N, K), no background
+    const float* box_deltas;  // (N, 4K), or (N, 4) for all classes
+    const Box* proposals;     // (N)
+    int64_t count, classes;   // N, K
+    bool class_agnostic;      // which of the two
 };
 
 struct SelectRule {

@@ -5,6 +5,7 @@ depend on the number of threads, and any call may be made from several Python th
 """
 
 from sdk.ops.crops import MaskCrops, crops_to_dense, dense_to_crops
+from sdk.ops.decode import decode_boxes
 from sdk.ops.nms import nms
 from sdk.ops.paste import paste_masks, paste_rle
 from sdk.ops.polygons import polygons
@@ -19,6 +20,7 @@ __all__ = [
     "MaskCrops",
     "Pyramid",
     "crops_to_dense",
+    "decode_boxes",
     "dense_to_crops",
     "nms",
     "num_threads",

@@ -99,6 +99,14 @@ def _overlap_too_much(a: Array, b: Array, iou_threshold: np.float32) -> bool:
     return bool(shared > iou_threshold * (area_a + area_b - shared))
 
 
+def decode_boxes(deltas: Array, boxes: Array, size: tuple[int, int], *, coder_weights: Sequence[float]) -> Floats:
+    """See `sdk.ops.decode_boxes`."""
+    with np.errstate(all="ignore"):
+        decoded = decode(boxes, deltas, coder_weights)
+    decoded[~np.isfinite(decoded).all(axis=1)] = 0
+    return clip(decoded, size)
+
+
 def proposals(
     objectness: Sequence[Array],
     deltas: Sequence[Array],
@@ -154,7 +162,7 @@ def _level_proposals(
 
 
 def select_detections(
-    class_logits: Array,
+    scores: Array,
     box_deltas: Array,
     proposals: Array,
     size: tuple[int, int],
@@ -165,18 +173,15 @@ def select_detections(
     max_detections: int,
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """See `sdk.ops.select_detections`."""
-    logits = np.asarray(class_logits, np.float64)
-    with np.errstate(all="ignore"):
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        softmax = powers / powers.sum(axis=1, keepdims=True)
     found: list[tuple[float, int, int, Floats]] = []  # (score, proposal, class, box)
-    for k in range(logits.shape[1] - 1):
+    for k in range(scores.shape[1]):
+        columns = 0 if box_deltas.shape[1] == 4 else 4 * k
         with np.errstate(all="ignore"):
-            decoded = decode(proposals, box_deltas[:, 4 * k : 4 * k + 4], coder_weights)
+            decoded = decode(proposals, box_deltas[:, columns : columns + 4], coder_weights)
         boxes = clip(decoded, size)
         sound = np.isfinite(decoded).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        chosen = np.flatnonzero(sound & (softmax[:, k] > score_threshold))
-        found += [(float(softmax[n, k]), int(n), k, boxes[n]) for n in chosen[nms(boxes[chosen], softmax[chosen, k], nms_threshold)]]
+        chosen = np.flatnonzero(sound & (scores[:, k] > np.float32(score_threshold)) & np.isfinite(scores[:, k]))
+        found += [(float(scores[n, k]), int(n), k, boxes[n]) for n in chosen[nms(boxes[chosen], scores[chosen, k], nms_threshold)]]
     found = sorted(found, key=lambda row: (-row[0], row[1], row[2]))[:max_detections]
     return (
         np.array([row[3] for row in found]).reshape(-1, 4),

@@ -12,7 +12,7 @@ from sdk import _core
 
 
 def select_detections(
-    class_logits: NDArray[np.float32],
+    scores: NDArray[np.float32],
     box_deltas: NDArray[np.float32],
     proposals: NDArray[np.float32],
     size: tuple[int, int],
@@ -22,15 +22,15 @@ def select_detections(
     nms_threshold: float,
     max_detections: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Scores, decodes and suppresses the classified proposals of one picture.
+    """Decodes and suppresses the classified proposals of one picture.
 
-    Softmax over the classes and the background; every (proposal, class) whose score exceeds the threshold is decoded, clipped to the
-    picture and kept if it has an area; NMS inside each class; the best over all classes (ties: lower proposal, then lower class). Rows
-    with NaN or +inf logits and boxes that are not finite are dropped.
+    Every (proposal, class) whose score exceeds the threshold is decoded, clipped to the picture and kept if it has an area; NMS inside
+    each class; the best over all classes (ties: lower proposal, then lower class). Scores and boxes that are not finite are dropped.
 
     Args:
-        class_logits: (N, K+1) float32, background last.
-        box_deltas: (N, 4K) float32, four per class: dx, dy, dw, dh; dw and dh are clamped to log(1000/16) after the division.
+        scores: (N, K) float32, probabilities; the background has no column.
+        box_deltas: (N, 4K) float32, four per class: dx, dy, dw, dh; or (N, 4), the same for every class. dw and dh are clamped to
+            log(1000/16) after the division.
         proposals: (N, 4) float32, xyxy, pixels.
         size: (h, w) of the picture for clipping, pixels.
         coder_weights: 4 positive divisors of dx, dy, dw, dh.
@@ -46,4 +46,4 @@ def select_detections(
     Raises:
         InputError: wrong dtypes or shapes, a parameter out of range.
     """
-    return _core.select_detections(class_logits, box_deltas, proposals, size, coder_weights, score_threshold, nms_threshold, max_detections)
+    return _core.select_detections(scores, box_deltas, proposals, size, coder_weights, score_threshold, nms_threshold, max_detections)

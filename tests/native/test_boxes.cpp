@@ -5,6 +5,7 @@
 
 #include "arithmetic.h"
 #include "check.h"
+#include "decode.h"
 #include "nms.h"
 #include "proposals.h"
 #include "select.h"
@@ -78,9 +79,26 @@ TEST(proposals_come_by_logit_and_level) {
 
 TEST(select_takes_the_best_of_each_class) {
     const std::vector<Box> boxes{{0, 0, 10, 10}, {1, 1, 11, 11}};
-    const std::vector<float> logits{3, 0, 0, 4, 0, 0}, deltas(2 * 8, 0.0f);
-    const kerf::Detections found = kerf::select_detections({logits.data(), deltas.data(), boxes.data(), 2, 2}, {{10, 10, 5, 5}, 0.04f, 0.5f, 10, 20, 20});
+    const std::vector<float> scores{0.9f, 0.05f, 0.96f, 0.02f}, deltas(2 * 8, 0.0f);
+    const kerf::SelectRule rule{{10, 10, 5, 5}, 0.04f, 0.5f, 10, 20, 20};
+    const kerf::Detections found = kerf::select_detections({scores.data(), deltas.data(), boxes.data(), 2, 2, false}, rule);
     CHECK(found.labels.size() == 2);
     CHECK(found.labels[0] == 0 && found.boxes[0].x1 == 1);
     CHECK(found.labels[1] == 1 && found.boxes[1].x1 == 0);
+
+    const std::vector<float> shared{10, 0, 0, 0, 0, 0, 0, 0};  // one delta a proposal: the first moves right by its width
+    const kerf::Detections moved = kerf::select_detections({scores.data(), shared.data(), boxes.data(), 2, 2, true}, rule);
+    CHECK(moved.labels.size() == 3);
+    CHECK(moved.labels[1] == 0 && moved.boxes[1].x1 == 10 && moved.boxes[1].x2 == 20);
+    CHECK(moved.labels[2] == 1 && moved.boxes[2].x1 == 10);
+}
+
+TEST(decode_gives_a_box_for_every_source) {
+    const std::vector<Box> boxes{{0, 0, 10, 10}, {5, 5, 5, 9}, {0, 0, 10, std::nanf("")}};
+    const std::vector<float> deltas{10, 0, 0, 0, 10, 10, 0, 0, 0, 0, 0, 0};
+    std::vector<Box> out(3);
+    kerf::decode_boxes(deltas.data(), boxes.data(), 3, {10, 10, 5, 5}, 8, 30, out.data());
+    CHECK(out[0].x1 == 10 && out[0].y1 == 0 && out[0].x2 == 20 && out[0].y2 == 8);  // moved by its width, cut to 8 x 30
+    CHECK(out[1].x1 == out[1].x2);                                                  // stays empty
+    CHECK(out[2].x1 == 0 && out[2].x2 == 0 && out[2].y2 == 0);                      // not finite: the empty box
 }

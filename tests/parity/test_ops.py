@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sdk import ops
 from training.config import BoxConfig, RPNConfig
 from training.models.box_head import select_detections
-from training.models.ops import multilevel_roi_align, nms, paste_masks
+from training.models.ops import clip_boxes, decode_boxes, multilevel_roi_align, nms, paste_masks
 from training.models.rpn import RPN, STRIDES
 
 
@@ -77,17 +77,18 @@ def test_proposals(size: tuple[int, int]) -> None:
     assert (np.diff(scores) <= 0).all()
 
 
+@pytest.mark.parametrize("class_agnostic", [False, True])
 @pytest.mark.parametrize("classes", [1, 5])
-def test_select_detections(classes: int) -> None:
+def test_select_detections(classes: int, class_agnostic: bool) -> None:
     rng = np.random.default_rng(classes)
     logits = rng.standard_normal((80, classes + 1)).astype(np.float32) * 2
-    deltas = rng.standard_normal((80, 4 * classes)).astype(np.float32) * 0.5
+    deltas = rng.standard_normal((80, 4 if class_agnostic else 4 * classes)).astype(np.float32) * 0.5
     proposals = np.abs(random_boxes(rng, 80, 100))
     config = BoxConfig(score_threshold=0.1, max_detections=30)
     scores = torch.softmax(torch.from_numpy(logits), 1)[:, :-1]
     expected = select_detections(scores, torch.from_numpy(deltas), torch.from_numpy(proposals), (90, 110), config)
     found = ops.select_detections(
-        logits,
+        scores.numpy(),
         deltas,
         proposals,
         (90, 110),
@@ -98,7 +99,15 @@ def test_select_detections(classes: int) -> None:
     )
     assert found[2].tolist() == expected[2].tolist()
     np.testing.assert_allclose(found[0], expected[0].numpy(), atol=1e-3)
-    np.testing.assert_allclose(found[1], expected[1].numpy(), atol=1e-6)
+    np.testing.assert_array_equal(found[1], expected[1].numpy())
+
+
+@pytest.mark.parametrize("weights", [(10.0, 10.0, 5.0, 5.0), (30.0, 30.0, 15.0, 15.0)])
+def test_decode_boxes(weights: tuple[float, float, float, float]) -> None:
+    rng = np.random.default_rng(0)
+    boxes, deltas = random_boxes(rng, 200, 100), rng.standard_normal((200, 4)).astype(np.float32) * 3
+    expected = clip_boxes(decode_boxes(torch.from_numpy(deltas), torch.from_numpy(boxes), weights), (90, 110))
+    np.testing.assert_allclose(ops.decode_boxes(deltas, boxes, (90, 110), coder_weights=weights), expected.numpy(), atol=1e-4)
 
 
 def test_paste() -> None:

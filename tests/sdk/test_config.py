@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sdk.config import BoxSpec, Config, GraphSpec, InputSpec, Manifest, MaskSpec, PoolSpec, ProposalSpec, ResizeRule
+from sdk.config import BoxSpec, BoxStage, Config, GraphSpec, InputSpec, Manifest, MaskSpec, PoolSpec, ProposalSpec, ResizeRule
 from sdk.errors import ConfigError
 from tests.sdk import tiny
 
@@ -57,7 +57,20 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("proposals.pre_nms", 1.5, "expected int, got float 1.5"),
         ("box.score_threshold", 1.5, "score_threshold must be a number from 0 to 1, got 1.5"),
         ("box.max_detections", True, "expected int, got bool True"),
-        ("box.coder_weights.0", -1, "coder_weights must be positive"),
+        ("box.coder_weights", [1, 1, 1, 1], "manifest.box: unknown key 'coder_weights'"),
+        ("box.stages", [], "stages must hold at least one"),
+        ("box.stages.0.coder_weights.0", -1, "manifest.box.stages[0]: coder_weights must be positive"),
+        ("box.stages.0.graph", "trunk", "graph must be 'box' or 'box' with a digit, got 'trunk'"),
+        ("box.stages", [{"graph": "box"}, {"graph": "box2"}], "several need class_agnostic"),
+        ("box", {"pool": {"size": 7}, "class_agnostic": True, "stages": [{}, {}]}, "stages share a graph: ['box', 'box']"),
+        ("box.class_agnostic", "no", "expected bool"),
+        ("mask.scored", 1, "expected bool"),
+        (
+            "mask.pools",
+            [{"feature": "own", "stride": 4, "size": 7}, {"feature": "own", "stride": 8, "size": 7}],
+            "'own' has stride 4, a pool says 8",
+        ),
+        ("mask.pools", [{"feature": "p3", "stride": 4, "size": 7}], "'p3' has stride 8, a pool says 4"),
         ("box.pool.level", 4, "level must be 0 to 3 or null, got 4"),
         ("box.pool.stride", 4, "stride belongs to a single named feature"),
         ("box.pool.feature", "semantic", "the feature 'semantic' needs a stride"),
@@ -65,7 +78,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("mask.activation", "softmax", "activation must be 'sigmoid'"),
         ("mask.threshold", 0, "greater than 0"),
         ("mask.frame", "picture", "frame must be 'box'"),
-        ("graphs", {"backbone": {"file": "a.onnx", "opset": 18}}, "graphs: unknown ['backbone']"),
+        ("graphs", {"backbone": {"file": "a.onnx", "opset": 18}}, "graphs: unknown ['backbone']; this segmenter has trunk, box, mask"),
+        ("graphs", {"box2": {"file": "a.onnx", "opset": 18}}, "graphs: unknown ['box2']"),
         ("graphs", {"trunk": {"file": "../a.onnx", "opset": 18}}, "file must be a plain file name, got '../a.onnx'"),
         ("graphs", {"trunk": {"file": "manifest.json", "opset": 18}}, "plain file name"),
         ("graphs", {"trunk": {"file": "a", "opset": 18, "sha256": "xyz"}}, "64 lower-case hexadecimal digits"),
@@ -118,7 +132,7 @@ def test_levels_follow_from_strides() -> None:
 
 
 def test_every_stored_class_rejects_unknown_keys() -> None:
-    for kind in (ResizeRule, InputSpec, ProposalSpec, PoolSpec, BoxSpec, MaskSpec, GraphSpec, Manifest):
+    for kind in (ResizeRule, InputSpec, ProposalSpec, PoolSpec, BoxStage, BoxSpec, MaskSpec, GraphSpec, Manifest):
         assert issubclass(kind, Config)
         with pytest.raises(ConfigError, match="unknown key 'nonsense'"):
             kind.from_dict({"nonsense": 1})

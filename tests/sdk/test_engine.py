@@ -145,7 +145,8 @@ def test_a_bad_file_is_refused_before_any_graph_is_opened(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format_version": 2, "unheard_of": {}}, ("version 2", "up to 1", "upgrade Kerf")),
+        ({"format_version": 3, "unheard_of": {}}, ("version 3", "reads version 2", "upgrade Kerf")),
+        ({"format_version": 1, "box": {"coder_weights": [10, 10, 5, 5]}}, ("version 1", "reads version 2", "kerf export CHECKPOINT --out")),
         ({"kind": "refiner", "proposals": None}, ("'refiner'", "'segmenter'")),
     ],
 )
@@ -204,7 +205,9 @@ def test_opening_runs_no_code(tiny_engine: Path) -> None:
 @pytest.mark.parametrize(
     ("graph", "model", "words"),
     [
-        ("box", lambda: tiny.box(classes=3), ("graph 'box', output 'class_logits'", "expected")),
+        ("box", lambda: tiny.box(classes=3), ("graph 'box', output 'scores'", "expected")),
+        ("box", lambda: renamed(tiny.box(), "scores", "logits"), ("graph 'box' has no output 'scores'; it has logits",)),
+        ("box", lambda: tiny.box(deltas=4), ("graph 'box', output 'box_deltas'", "('N', 8)", "['N', 4]")),
         ("mask", lambda: renamed(tiny.mask(), "rois0", "rois"), ("graph 'mask'", "rois")),
         ("mask", lambda: renamed(tiny.mask(), "mask_logits", "masks"), ("graph 'mask' has no output 'mask_logits'; it has masks",)),
         ("trunk", lambda: renamed(tiny.trunk(), "p3", "q3"), ("graph 'trunk' has no output 'p3'",)),

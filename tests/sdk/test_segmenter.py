@@ -151,9 +151,9 @@ def test_results_equal_the_references_step_by_step(tiny_engine: Path) -> None:
     )
     features, strides = [maps[f"p{k}"] for k in (2, 3, 4, 5)], [4, 8, 16, 32]
     rois = pooled(features, strides, proposals, 7)
-    class_logits, deltas = sessions["box"].run(None, {"rois": rois})
+    class_scores, deltas = sessions["box"].run(None, {"rois": rois})
     boxes, scores, labels = reference.select_detections(
-        class_logits,
+        class_scores,
         deltas,
         np.float32(proposals),
         size,

@@ -78,7 +78,8 @@ def trunk(**changes: Any) -> bytes:
     )
 
 
-def box(classes: int = 2, **changes: Any) -> bytes:
+def box(classes: int = 2, *, deltas: int | None = None, move: float = 0.0, **changes: Any) -> bytes:
+    """`deltas` are the columns of `box_deltas`, all of them `move`."""
     weights = np.zeros((4, classes + 1), np.float32)
     weights[0, :2], weights[2, :2] = (12, -12), (-12, 12)
     bias = np.zeros(classes + 1, np.float32)
@@ -87,20 +88,32 @@ def box(classes: int = 2, **changes: Any) -> bytes:
         helper.make_node("GlobalAveragePool", ["rois"], ["mean"]),
         helper.make_node("Flatten", ["mean"], ["flat"]),
         helper.make_node("Gemm", ["flat", "weights", "bias"], ["class_logits"]),
-        helper.make_node("MatMul", ["flat", "zeros"], ["box_deltas"]),
+        helper.make_node("Softmax", ["class_logits"], ["probabilities"], axis=1),
+        helper.make_node("Slice", ["probabilities", "first", "last", "first_axis"], ["scores"]),
+        helper.make_node("Gemm", ["flat", "zeros", "moves"], ["box_deltas"]),
     ]
-    constants = {"weights": weights, "bias": bias, "zeros": np.zeros((4, 4 * classes), np.float32)}
+    deltas = 4 * classes if deltas is None else deltas
+    constants = {
+        "weights": weights,
+        "bias": bias,
+        "first": np.int64([0]),
+        "last": np.int64([classes]),
+        "first_axis": np.int64([1]),
+        "zeros": np.zeros((4, deltas), np.float32),
+        "moves": np.full(deltas, move, np.float32),
+    }
     return serialise(
         "box",
         nodes,
         constants,
         [value("rois", ["N", "C", 7, 7])],
-        [value("class_logits", ["N", classes + 1]), value("box_deltas", ["N", 4 * classes])],
+        [value("scores", ["N", classes]), value("box_deltas", ["N", deltas])],
         **changes,
     )
 
 
-def mask(**changes: Any) -> bytes:
+def mask(*, scored: bool = False, **changes: Any) -> bytes:
+    """`scored` adds the output of Mask Scoring: 0.9 for "warm", 0.5 for "cold"."""
     weights = np.zeros((2, 4, 1, 1), np.float32)
     weights[0, 0] = weights[1, 2] = 20
     nodes = [
@@ -109,9 +122,19 @@ def mask(**changes: Any) -> bytes:
         helper.make_node("Unsqueeze", ["labels", "one"], ["index"]),
         helper.make_node("GatherND", ["fine", "index"], ["mask_logits"], batch_dims=1),
     ]
-    constants = {"weights": weights, "bias": np.float32([-10, -10]), "scales": np.float32([1, 1, 2, 2]), "one": np.int64([1])}
+    constants: dict[str, NDArray[Any]] = {
+        "weights": weights,
+        "bias": np.float32([-10, -10]),
+        "scales": np.float32([1, 1, 2, 2]),
+        "one": np.int64([1]),
+    }
     inputs = [value("rois0", ["N", "C", 14, 14]), value("labels", ["N"], TensorProto.INT64)]
-    return serialise("mask", nodes, constants, inputs, [value("mask_logits", ["N", 28, 28])], **changes)
+    outputs = [value("mask_logits", ["N", 28, 28])]
+    if scored:
+        nodes.append(helper.make_node("Gather", ["class_scores", "labels"], ["mask_scores"]))
+        constants["class_scores"] = np.float32([0.9, 0.5])
+        outputs.append(value("mask_scores", ["N"]))
+    return serialise("mask", nodes, constants, inputs, outputs, **changes)
 
 
 def value(name: str, shape: list[int | str], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:

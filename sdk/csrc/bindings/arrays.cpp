@@ -65,6 +65,11 @@ void check_range(double value, const std::string& name, double low, double high)
     throw InputError(name + ": expected " + range + ", got " + number_text(value));
 }
 
+BoxCoder to_coder(const std::array<float, 4>& weights) {
+    for (const float weight : weights) check_range(weight, "coder_weights", std::numeric_limits<float>::min(), std::numeric_limits<float>::max());
+    return {weights[0], weights[1], weights[2], weights[3]};
+}
+
 CropArrays::CropArrays(const py::handle& b, const py::handle& o, const py::handle& d)
     : boxes(input<int32_t>(b, "boxes", {"N", 4})),
       offsets(input<int64_t>(o, "offsets", {Dim("N+1", boxes.shape(0) + 1)})),

@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <string>
@@ -81,6 +82,9 @@ Shape to_shape(const std::pair<int64_t, int64_t>& shape, const std::string& name
 // Throws InputError unless low <= value <= high (NaN fails).
 void check_range(double value, const std::string& name, double low, double high);
 
+// The coder with these four positive weights.
+BoxCoder to_coder(const std::array<float, 4>& weights);
+
 // The three arrays of a MaskCrops, checked to agree with each other.
 struct CropArrays {
     CropArrays(const py::handle& boxes, const py::handle& offsets, const py::handle& data);
@@ -96,6 +100,7 @@ std::vector<std::string_view> to_texts(const py::list& counts);
 py::list to_bytes(const std::vector<std::string>& texts);
 
 void bind_crops(py::module_& module);
+void bind_decode(py::module_& module);
 void bind_nms(py::module_& module);
 void bind_paste(py::module_& module);
 void bind_polygons(py::module_& module);

@@ -30,6 +30,7 @@ PYBIND11_MODULE(_core, module) {
     translate_errors();
     kerf::bindings::bind_thread_pool(module);
     kerf::bindings::bind_crops(module);
+    kerf::bindings::bind_decode(module);
     kerf::bindings::bind_nms(module);
     kerf::bindings::bind_paste(module);
     kerf::bindings::bind_polygons(module);

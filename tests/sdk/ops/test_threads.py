@@ -22,7 +22,7 @@ FEATURES = feature_pyramid(RNG, 1, 19, [(30, 40), (15, 20)])
 CROPS = random_crops(RNG, 40, PICTURE)
 IMAGE = RNG.integers(0, 256, (*PICTURE, 3), np.uint8)
 MASK_LOGITS = RNG.standard_normal((200, 14, 14), np.float32)
-CLASS_LOGITS = RNG.standard_normal((200, 6), np.float32)
+SCORES = RNG.random((200, 5), np.float32)
 BOX_DELTAS = RNG.standard_normal((200, 20), np.float32)
 OBJECTNESS = [RNG.standard_normal((1, 30, 40), np.float32), RNG.standard_normal((1, 15, 20), np.float32)]
 DELTAS = [RNG.standard_normal((4, 30, 40), np.float32), RNG.standard_normal((4, 15, 20), np.float32)]
@@ -31,10 +31,11 @@ ANCHORS = [np.array([[-8, -8, 8, 8]], np.float32), np.array([[-16, -16, 16, 16]]
 CALLS: dict[str, Callable[[], Any]] = {
     "preprocess": lambda: ops.preprocess(IMAGE, (97, 130), (128, 160), (1, 2, 3), (4, 5, 6)),
     "proposals": lambda: ops.proposals(OBJECTNESS, DELTAS, ANCHORS, [4, 8], PICTURE, pre_nms=500, post_nms=300, nms_threshold=0.7),
-    "nms": lambda: ops.nms(BOXES, CLASS_LOGITS[:, 0].copy(), 0.5),
+    "nms": lambda: ops.nms(BOXES, SCORES[:, 0].copy(), 0.5),
     "roi_align": lambda: ops.Pyramid(FEATURES, [4, 8]).roi_align(BOXES, np.zeros(200, np.int32), 7),
+    "decode_boxes": lambda: ops.decode_boxes(BOX_DELTAS[:, :4].copy(), BOXES, PICTURE, coder_weights=(10, 10, 5, 5)),
     "select_detections": lambda: ops.select_detections(
-        CLASS_LOGITS, BOX_DELTAS, BOXES, PICTURE, coder_weights=(10, 10, 5, 5), score_threshold=0.05, nms_threshold=0.5, max_detections=300
+        SCORES, BOX_DELTAS, BOXES, PICTURE, coder_weights=(10, 10, 5, 5), score_threshold=0.05, nms_threshold=0.5, max_detections=300
     ),
     "paste_masks": lambda: ops.paste_masks(MASK_LOGITS, BOXES, PICTURE),
     "paste_rle": lambda: ops.paste_rle(MASK_LOGITS, BOXES, PICTURE),
