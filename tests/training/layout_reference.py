@@ -159,14 +159,14 @@ class Layout:
         conv, logits, deltas = self.rpn
         w.conv(conv, s.channels, s.channels, 3)
         w.conv(logits, s.channels, 3, 1)
-        w.conv(deltas, s.channels, 12, 1, gain=0.2)
+        w.conv(deltas, s.channels, 12, 1, gain=0.1)
         for stage in range(len(self.coders)):
             fc1, fc2, cls, reg = self.box(stage)
             w.linear(fc1, s.channels * 49, s.hidden)
             w.linear(fc2, s.hidden, s.hidden)
             w.linear(cls, s.hidden, s.classes + 1, gain=3)
             boxes = 1 if len(self.coders) > 1 else s.classes + self.background_first
-            w.linear(reg, s.hidden, 4 * boxes, gain=0.5)
+            w.linear(reg, s.hidden, 4 * boxes, gain=0.2)
         self.make_mask(w)
         return w.state
 
