@@ -10,10 +10,11 @@ import torch
 
 from sdk.errors import ConfigError
 from tests.trained import TINY
-from tests.training.heads.cases import CLASSES, build, fit, pictures, pooled, pyramid, rois, run
+from tests.training.heads.cases import CLASSES, SIDE, build, fit, pictures, pooled, pyramid, rois, run
 from training.config import TrainConfig
 from training.heads import HEADS
 from training.models.detector import Detector
+from training.models.ops import paste_masks
 
 CHANGED: dict[str, dict[str, Any]] = {  # options other than the defaults, one of each kind
     "fcn": {"convs": 8},
@@ -162,3 +163,33 @@ def test_detector_trains_and_predicts(name: str) -> None:
     silent = dataclasses.replace(config, box=dataclasses.replace(config.box, score_threshold=0.999))
     found = Detector(silent).eval().predict(images[:1], [(128, 128)])[0]
     assert found.mask_logits.shape == (0, model.mask_head.mask_size, model.mask_head.mask_size)
+
+
+@pytest.mark.slow
+@every_head
+def test_detector_overfits_four_pictures(name: str) -> None:
+    """Everything at once: features, boxes and masks of four pictures, found again with the outlines they were trained on."""
+    head = HEADS[name].config_type(name=name, channels=32, **{k: v for k, v in FIT.get(name, {}).items() if k != "iterations"})
+    box = TINY.model.box.replace(samples=64, positive_fraction=0.0625)  # few masks, which cost most, and enough background
+    config = TINY.model.replace(class_names=tuple("abc"), category_ids=(1, 2, 3), head=head, norm="group", box=box)
+    model = Detector(config).train()
+    targets = pictures()
+    shapes = torch.stack([t.masks[0].float() for t in targets])[:, None]
+    images = (2 * shapes - 1).repeat(1, 3, 1, 1) + 0.1 * torch.randn((4, 3, SIDE, SIDE))
+    sizes = [(SIDE, SIDE)] * 4
+    iterations = 400 if model.mask_head.mask_size == 28 else 200  # coarse masks are cheap, and closer to the limit of their grid
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, iterations)
+    for _ in range(iterations):
+        optimizer.zero_grad()
+        torch.stack(list(model.losses(images, sizes, targets).values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        schedule.step()
+    best = []
+    for found, target in zip(model.eval().predict(images, sizes), targets, strict=True):
+        own = found.labels == target.labels[0]
+        pasted = paste_masks(found.mask_logits[own][:1], found.boxes[own][:1], (SIDE, SIDE)).any(0)  # by score: the best
+        truth = target.masks[0].bool()
+        best.append(((pasted & truth).sum() / (pasted | truth).sum()).item())
+    assert sum(best) / 4 >= 0.95, best
