@@ -28,7 +28,7 @@ from benchmarks.accuracy.table import render
 from training.checkpoint import load_model
 from training.data.batches import TrainingSet
 from training.data.scenes import Scenes
-from training.heads import HEADS, MaskHead
+from training.heads import MaskHead
 from training.trainer import Trainer
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -79,7 +79,7 @@ def collect(work: Path, machine: str) -> dict[str, Any]:
     detector, _ = load_model(work / "detector/checkpoint.pt")
     heads: dict[str, MaskHead] = {}
     for name in config.HEADS:
-        heads[name] = HEADS[name](config.head_config(name), config.CHANNELS, len(VAL.class_names)).eval()
+        heads[name] = config.make_head(name).eval()
         missing, extra = heads[name].load_state_dict(torch.load(work / "heads" / f"{name}-0.pt", weights_only=True), strict=False)
         if extra or any(not key.startswith(heads[name].training_only) for key in missing):
             raise ValueError(f"{name}: weights do not fit: missing {missing}, left over {extra}")
@@ -101,7 +101,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser("benchmarks.accuracy", description=__doc__.split("\n")[0])
     parser.add_argument("step", choices=("run", "detector", "features", "head", "collect", "table"))
     parser.add_argument("--work", type=Path, default=Path("runs/accuracy"), help="folder of everything in between")
-    parser.add_argument("--head", choices=config.HEADS, default="fcn")
+    parser.add_argument("--head", choices=tuple(config.HEADS), default="fcn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--iterations", type=int, default=config.ITERATIONS, help="of one head")
     parser.add_argument("--machine", default="this machine", help="what docs/accuracy.md calls it")

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sdk.config import ResizeRule
 from training.config import AugmentConfig, BoxConfig, HeadConfig, ModelConfig, RPNConfig, TrainConfig
 from training.data.scenes import Scenes
+from training.heads import HEADS as ARCHITECTURES
+from training.heads import MaskHead
 
 CHANNELS = 64  # of the pyramid and of every head: a quarter of the published width
-HEADS = ("fcn", "bmask", "refinemask", "brefine", "beis")
+# Rows of the table: a head with the paper's options, and what differs from them.
+HEADS: dict[str, dict[str, Any]] = {
+    "fcn": {},
+    "bmask": {},
+    "refinemask": {},
+    "brefine": {},
+    "beis": {},
+    "beis-unit": {"name": "beis", "normalize": True, "tau": 0.1},  # contrast between features of length 1, as is usual elsewhere
+}
 SEEDS = (0, 1, 2)
 TRAIN_SCENES, TRAIN_SEED = 800, 1
 VAL_SCENES, VAL_SEED = 200, 2
@@ -41,9 +53,10 @@ DETECTOR = TrainConfig(
 )
 
 
-def head_config(name: str) -> HeadConfig:
-    """A head with the paper's options at this width."""
-    return HeadConfig.from_dict({"name": name, "channels": CHANNELS})
+def make_head(row: str, channels: int = CHANNELS, classes: int = len(Scenes.class_names)) -> MaskHead:
+    """The head of a row of the table, with new weights."""
+    settings = HeadConfig.from_dict({"name": row, **HEADS[row], "channels": channels})
+    return ARCHITECTURES[settings.name](settings, channels, classes)
 
 
 # One budget for every head.

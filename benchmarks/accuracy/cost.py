@@ -14,9 +14,8 @@ from benchmarks.accuracy import config
 from benchmarks.accuracy.fit import attach
 from export.pack import pack
 from sdk import Segmenter
-from training.config import HeadConfig
 from training.data.scenes import Scenes
-from training.heads import HEADS, MaskHead
+from training.heads import MaskHead
 from training.models.detector import Detector
 
 
@@ -81,6 +80,6 @@ def costs(detector: Detector, heads: dict[str, MaskHead], scenes: Scenes) -> dic
 
 def published_size(name: str) -> dict[str, int]:
     """Parameters and multiply-accumulates of the head as published: 256 channels, 80 classes."""
-    head = HEADS[name](HeadConfig.from_dict({"name": name}), 256, 80)
+    head = config.make_head(name, 256, 80)
     per_roi, per_picture = macs(head, 256, 1024)
     return {"parameters": inference_parameters(head), "macs_per_roi": per_roi, "macs_per_picture_1024": per_picture}

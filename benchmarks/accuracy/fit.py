@@ -15,7 +15,7 @@ from benchmarks.accuracy.features import FrozenFeatures, Picture
 from sdk.evaluate import evaluate
 from sdk.instances import Instances
 from sdk.masks import LogitMasks
-from training.heads import HEADS, MaskHead
+from training.heads import MaskHead
 from training.models.detector import Detector
 from training.models.matching import match
 from training.models.targets import MaskTargets
@@ -51,7 +51,7 @@ def sample(pictures: list[Picture], rng: np.random.Generator) -> MaskTargets:
 def fit(model: Detector, name: str, seed: int, data: FrozenFeatures, iterations: int) -> Iterator[dict[str, float]]:
     """Train a new head of ``model`` and nothing else; yields the losses of every iteration. In the end it has its averaged weights."""
     torch.manual_seed(seed)
-    head = HEADS[name](config.head_config(name), config.CHANNELS, len(data.scenes.class_names)).train()
+    head = config.make_head(name).train()
     attach(model, head)
     average = {k: v.clone() for k, v in head.named_parameters()}
     optimizer = torch.optim.AdamW(head.parameters(), config.LEARNING_RATE, weight_decay=config.WEIGHT_DECAY)
