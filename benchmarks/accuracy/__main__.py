@@ -75,7 +75,7 @@ def run_head(work: Path, name: str, seed: int, iterations: int) -> None:
 
 def collect(work: Path, machine: str) -> dict[str, Any]:
     """Everything measured, as ``docs/accuracy.json`` holds it."""
-    runs = {n: [json.loads((work / "heads" / f"{n}-{s}.json").read_text()) for s in config.SEEDS] for n in config.HEADS}
+    runs = {n: [json.loads((work / "heads" / f"{n}-{s}.json").read_text()) for s in range(config.SEEDS[n])] for n in config.HEADS}
     detector, _ = load_model(work / "detector/checkpoint.pt")
     heads: dict[str, MaskHead] = {}
     for name in config.HEADS:
@@ -119,8 +119,8 @@ def main() -> int:
     if options.step == "head":
         run_head(work, options.head, options.seed, options.iterations)
     if options.step == "run":
-        for seed in config.SEEDS:
-            for name in config.HEADS:
+        for name, seeds in config.SEEDS.items():
+            for seed in range(seeds):
                 if not (work / "heads" / f"{name}-{seed}.json").exists():
                     run_head(work, name, seed, options.iterations)
     if options.step in ("run", "collect"):
