@@ -8,6 +8,7 @@ from sdk.ops.crops import MaskCrops, crops_to_dense, dense_to_crops
 from sdk.ops.decode import decode_boxes
 from sdk.ops.nms import nms
 from sdk.ops.paste import paste_masks, paste_rle
+from sdk.ops.patches import Patches, boundary_patches, cut_patches, merge_patches, merge_patches_soft, patch_uncertainty
 from sdk.ops.polygons import polygons
 from sdk.ops.preprocess import preprocess
 from sdk.ops.proposals import proposals
@@ -18,14 +19,20 @@ from sdk.ops.threads import num_threads, set_num_threads
 
 __all__ = [
     "MaskCrops",
+    "Patches",
     "Pyramid",
+    "boundary_patches",
     "crops_to_dense",
+    "cut_patches",
     "decode_boxes",
     "dense_to_crops",
+    "merge_patches",
+    "merge_patches_soft",
     "nms",
     "num_threads",
     "paste_masks",
     "paste_rle",
+    "patch_uncertainty",
     "polygons",
     "preprocess",
     "proposals",

@@ -74,7 +74,7 @@ class MaskCrops:
         Raises:
             InputError: an integer, indices out of range, or a bool array of another length.
         """
-        chosen = _positions(index, len(self))
+        chosen = chosen_positions(index, len(self))
         pieces = [self.data[self.offsets[n] : self.offsets[n + 1]] for n in chosen]
         offsets = np.zeros(len(chosen) + 1, np.int64)
         np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
@@ -132,7 +132,7 @@ def dense_to_crops(masks: NDArray[np.bool_]) -> MaskCrops:
     return MaskCrops(*_core.dense_to_crops(masks))
 
 
-def _positions(index: slice | NDArray[np.integer] | NDArray[np.bool_] | Sequence[int], count: int) -> NDArray[np.integer]:
+def chosen_positions(index: slice | NDArray[np.integer] | NDArray[np.bool_] | Sequence[int], count: int) -> NDArray[np.integer]:
     """The chosen indices, each 0 to count - 1."""
     if isinstance(index, slice):
         return np.arange(count)[index]

@@ -37,15 +37,15 @@ def preprocess(
     picture = np.repeat(picture, 3 // picture.shape[2], axis=2)
     if swap_channels:
         picture = picture[:, :, ::-1]
-    down = _triangle_matrix(picture.shape[0], size[0], antialias)
-    across = _triangle_matrix(picture.shape[1], size[1], antialias)
+    down = triangle_matrix(picture.shape[0], size[0], antialias)
+    across = triangle_matrix(picture.shape[1], size[1], antialias)
     resized = np.einsum("yi,xj,ijc->cyx", down, across, picture, optimize=True)
     result = np.zeros((3, *padded))
     result[:, : size[0], : size[1]] = (resized - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
     return result
 
 
-def _triangle_matrix(size: int, new_size: int, antialias: bool) -> Floats:
+def triangle_matrix(size: int, new_size: int, antialias: bool) -> Floats:
     """(new_size, size): row i holds the weights of output i."""
     scale = size / new_size
     support = max(scale, 1.0) if antialias else 1.0

@@ -26,7 +26,14 @@ SCORES = RNG.random((200, 5), np.float32)
 BOX_DELTAS = RNG.standard_normal((200, 20), np.float32)
 OBJECTNESS = [RNG.standard_normal((1, 30, 40), np.float32), RNG.standard_normal((1, 15, 20), np.float32)]
 DELTAS = [RNG.standard_normal((4, 30, 40), np.float32), RNG.standard_normal((4, 15, 20), np.float32)]
+PATCHES = ops.boundary_patches(CROPS[:12], PICTURE, size=24)[::5]
+PATCH_VALUES = RNG.random((len(PATCHES), 16, 16), np.float32)
 ANCHORS = [np.array([[-8, -8, 8, 8]], np.float32), np.array([[-16, -16, 16, 16]], np.float32)]
+
+
+def _fields(patches: ops.Patches) -> list[Any]:
+    return [patches.boxes, patches.instance, patches.scores]
+
 
 CALLS: dict[str, Callable[[], Any]] = {
     "preprocess": lambda: ops.preprocess(IMAGE, (97, 130), (128, 160), (1, 2, 3), (4, 5, 6)),
@@ -39,6 +46,11 @@ CALLS: dict[str, Callable[[], Any]] = {
     ),
     "paste_masks": lambda: ops.paste_masks(MASK_LOGITS, BOXES, PICTURE),
     "paste_rle": lambda: ops.paste_rle(MASK_LOGITS, BOXES, PICTURE),
+    "boundary_patches": lambda: _fields(ops.boundary_patches(CROPS[:12], PICTURE, size=24)),
+    "cut_patches": lambda: ops.cut_patches(IMAGE, CROPS, PATCHES, input_size=20, mean=(1, 2, 3), std=(4, 5, 6)),
+    "merge_patches": lambda: ops.merge_patches(CROPS, PATCHES, PATCH_VALUES),
+    "merge_patches_soft": lambda: ops.merge_patches_soft(CROPS, PATCHES, PATCH_VALUES, logits=True),
+    "patch_uncertainty": lambda: ops.patch_uncertainty(PATCHES, MASK_LOGITS, BOXES),
     "crops_to_dense": lambda: ops.crops_to_dense(CROPS, PICTURE),
     "dense_to_crops": lambda: ops.dense_to_crops(ops.crops_to_dense(CROPS, PICTURE)),
     "rle_encode": lambda: ops.rle_encode(CROPS, PICTURE),
@@ -66,7 +78,7 @@ def _restore_threads() -> Iterator[None]:
 
 
 def test_every_operator_is_here() -> None:
-    not_parallel = {"MaskCrops", "Pyramid", "num_threads", "set_num_threads", "rle_area", "rle_counts", "rle_string"}
+    not_parallel = {"MaskCrops", "Patches", "Pyramid", "num_threads", "set_num_threads", "rle_area", "rle_counts", "rle_string"}
     assert set(CALLS) - {"roi_align"} == set(ops.__all__) - not_parallel
 
 
