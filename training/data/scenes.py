@@ -97,7 +97,7 @@ SHAPES: dict[str, Callable[[Rng], Outline]] = {
 }
 
 
-def _coverage(outline: Outline, size: int) -> NDArray[np.float32]:
+def covered_share(outline: Outline, size: int) -> NDArray[np.float32]:
     """Covered share (S, S) of every pixel, ``outline`` in pixels."""
     fine = np.zeros((size * _SUPERSAMPLING, size * _SUPERSAMPLING), np.uint8)
     shift = 4  # fractional bits of the corners
@@ -212,7 +212,7 @@ class Scenes:
         angle, stretch = rng.uniform(0, 2 * math.pi), rng.uniform(0.75, 1.0)
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) * radius
         centre = rng.uniform(min(radius, 0.4 * self.size), self.size - min(radius, 0.4 * self.size), 2)
-        return _coverage([(c * [1.0, stretch]) @ turn.T + centre for c in outline], self.size)
+        return covered_share([(c * [1.0, stretch]) @ turn.T + centre for c in outline], self.size)
 
     def to_coco(self) -> dict[str, Any]:
         """The ground truth as COCO annotations (compressed run lengths), for evaluation."""
