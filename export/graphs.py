@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from sdk.config import PoolSpec
+from sdk.manifest import PoolSpec
 from training.models.box_head import BoxHead
 from training.models.detector import Detector
 from training.models.resnet import FrozenBatchNorm

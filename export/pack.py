@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from export.graphs import OPSET, export_graphs, stage_names
-from sdk.config import BoxSpec, BoxStage, GraphSpec, InputSpec, Manifest, MaskSpec, ProposalSpec
 from sdk.engine import Engine
+from sdk.manifest import BoxSpec, BoxStage, GraphSpec, InputSpec, Manifest, MaskSpec, ProposalSpec
 from sdk.version import __version__
 from training.config import ModelConfig, TrainConfig
 from training.models.detector import Detector

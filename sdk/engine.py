@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sdk import engines
-from sdk.config import FORMAT, FORMAT_VERSION, GraphSpec, Manifest
 from sdk.errors import ConfigError, EngineError, EngineMismatchError
 from sdk.files import PathLike
 from sdk.formats import archive, onnx
+from sdk.manifest import FORMAT, FORMAT_VERSION, GraphSpec, Manifest
 from sdk.version import __version__
 
 MANIFEST = "manifest.json"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdk import ops
-from sdk.config import PYRAMID_LEVELS, PoolSpec
+from sdk.manifest import PYRAMID_LEVELS, PoolSpec
 from sdk.workspace import Workspace
 
 PYRAMID_STRIDES = tuple(2**level for level in PYRAMID_LEVELS)

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from sdk import ops
 from sdk.backends import open_backend
 from sdk.backends.base import check_outputs, graph_contracts
-from sdk.config import Manifest
 from sdk.engine import Engine
 from sdk.errors import BatchError, InputError, KerfError
 from sdk.features import Features
 from sdk.files import PathLike
 from sdk.images import MAX_PIXELS, Picture, check_options, read_image
 from sdk.instances import Instances
+from sdk.manifest import Manifest
 from sdk.masks import LogitMasks
 from sdk.workspace import Workspace, WorkspacePool
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import skimage
 
-from sdk.config import Manifest
 from sdk.engine import Engine
 from sdk.images import read_image
+from sdk.manifest import Manifest
 from sdk.segmenter import Segmenter
 
 ROOT = Path(__file__).parents[1]

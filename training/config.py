@@ -53,7 +53,7 @@ class BoxConfig(Config):
 
     pool_size: int = 7
     sampling_ratio: int = 2  # samples per bin and side; 0 = adaptive
-    aligned: bool = True  # False = RoIAlign without the half-cell shift (``sdk.config.PoolSpec``)
+    aligned: bool = True  # False = RoIAlign without the half-cell shift (``sdk.manifest.PoolSpec``)
     hidden: int = 1024
     coder_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     samples: int = 512  # RoIs per picture

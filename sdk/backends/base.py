@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from sdk.config import PYRAMID_LEVELS, Manifest
 from sdk.errors import EngineError
+from sdk.manifest import PYRAMID_LEVELS, Manifest
 
 # A number for a dimension that is fixed; a letter for one that may change from call to call; "H/4" for a part of it, rounded up.
 # "C" stands for any number of channels, which each map has of its own.

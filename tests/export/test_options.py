@@ -13,7 +13,7 @@ import pytest
 from export import verify
 from export.pack import pack
 from sdk.backends.base import graph_contracts
-from sdk.config import Manifest
+from sdk.manifest import Manifest
 from sdk.segmenter import Segmenter
 from tests.export.random_detectors import picture, random_detector, small_config
 from tests.export.test_graphs import FORBIDDEN

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from sdk.config import BoxSpec, BoxStage, Config, GraphSpec, InputSpec, Manifest, MaskSpec, PoolSpec, ProposalSpec, ResizeRule
+from sdk.config import Config, ResizeRule
 from sdk.errors import ConfigError
+from sdk.manifest import BoxSpec, BoxStage, GraphSpec, InputSpec, Manifest, MaskSpec, PoolSpec, ProposalSpec
 from tests.sdk import tiny
 
 

@@ -15,9 +15,10 @@ import onnx
 import pytest
 
 import sdk.engines
-from sdk.config import Manifest, ResizeRule
+from sdk.config import ResizeRule
 from sdk.engine import MAX_MANIFEST, Engine
 from sdk.errors import ConfigError, EngineError, EngineMismatchError
+from sdk.manifest import Manifest
 from sdk.segmenter import Segmenter
 from tests.sdk import tiny
 

@@ -12,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sdk.config import BoxSpec, MaskSpec, PoolSpec, ResizeRule
+from sdk.config import ResizeRule
 from sdk.engine import Engine
 from sdk.errors import BackendError, BatchError, ImageError, InputError
 from sdk.instances import Instances
+from sdk.manifest import BoxSpec, MaskSpec, PoolSpec
 from sdk.ops import reference
 from sdk.segmenter import Segmenter
 from tests.sdk import tiny

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from sdk.config import BoxSpec, BoxStage, MaskSpec, PoolSpec
 from sdk.engine import Engine
 from sdk.errors import EngineError
 from sdk.instances import Instances
+from sdk.manifest import BoxSpec, BoxStage, MaskSpec, PoolSpec
 from sdk.ops import reference
 from sdk.segmenter import Segmenter
 from tests.sdk import tiny

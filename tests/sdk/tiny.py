@@ -13,7 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sdk.config import BoxSpec, InputSpec, Manifest, MaskSpec, PoolSpec, ProposalSpec, ResizeRule
+from sdk.config import ResizeRule
+from sdk.manifest import BoxSpec, InputSpec, Manifest, MaskSpec, PoolSpec, ProposalSpec
 
 OPSET = 18
 LEVELS = (2, 3, 4, 5, 6)

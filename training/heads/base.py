@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from sdk.config import PoolSpec
+from sdk.manifest import PoolSpec
 from training.config import HeadConfig
 from training.models.targets import MaskTargets
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sdk.config import PoolSpec
+from sdk.manifest import PoolSpec
 from training.config import ModelConfig
 from training.heads import HEADS, MaskOutput
 from training.losses.rank_sort import balance_factor

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sdk.backends.base import GraphContract, Tensor, check_outputs, graph_contracts
-from sdk.config import BoxSpec, BoxStage, MaskSpec, PoolSpec
 from sdk.errors import EngineError
+from sdk.manifest import BoxSpec, BoxStage, MaskSpec, PoolSpec
 from tests.sdk import tiny
 
 

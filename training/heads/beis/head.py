@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdk.config import PoolSpec
+from sdk.manifest import PoolSpec
 from training.heads.base import MaskHead, MaskOutput, main_pool
 from training.heads.beis.config import BEISConfig
 from training.heads.beis.contrast import BoundaryContrast, Stage

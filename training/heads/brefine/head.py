@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdk.config import PoolSpec, require
+from sdk.config import require
+from sdk.manifest import PoolSpec
 from training.config import HeadConfig
 from training.heads.base import MaskHead, MaskOutput, main_pool
 from training.heads.layers import ClassSlice, ConvReLU, ConvStack

@@ -20,7 +20,7 @@ class FCNConfig(HeadConfig):
 
     name: str = "fcn"
     convs: int = 4
-    aligned: bool = True  # False = RoIAlign without the half-cell shift (``sdk.config.PoolSpec``)
+    aligned: bool = True  # False = RoIAlign without the half-cell shift (``sdk.manifest.PoolSpec``)
 
     def __post_init__(self) -> None:
         super().__post_init__()

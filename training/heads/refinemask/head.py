@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sdk.config import PoolSpec
+from sdk.manifest import PoolSpec
 from training.heads.base import MaskHead, MaskOutput, main_pool
 from training.heads.layers import ClassSlice, ConvStack
 from training.heads.refinemask.config import RefineMaskConfig
