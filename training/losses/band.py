@@ -58,5 +58,6 @@ def band(masks: Tensor, width: int, rule: str, min_frac: float) -> Tensor:
 
 
 def _count(masks: Tensor, window: Tensor) -> Tensor:
-    """Foreground pixels (N, H, W) under a window (1, 1, k, k) around each pixel; whole numbers, exact in half precision too."""
-    return F.conv2d(masks[:, None], window, padding=window.shape[-1] // 2)[:, 0]
+    """Foreground pixels (N, H, W) under a window (1, 1, k, k) around each pixel: whole numbers, float32 (bfloat16 ends at 256)."""
+    with torch.autocast(masks.device.type, enabled=False):
+        return F.conv2d(masks[:, None], window, padding=window.shape[-1] // 2)[:, 0]

@@ -115,7 +115,8 @@ def rank_sort(logits: Tensor, targets: Tensor, delta: float = 0.5) -> tuple[Tens
         Rank error and sort error, scalars, each the mean over the positives. The gradient of both arrives through the **rank** error;
         the sort error has none of its own, so add both with the same weight. Without positives both are 0, with a gradient of 0.
     """
-    rank, sort = _RankSort.apply(logits.float(), targets.float(), delta)  # type: ignore[no-untyped-call]
+    with torch.autocast(logits.device.type, enabled=False):  # its matrix products would round the gradient
+        rank, sort = _RankSort.apply(logits.float(), targets.float(), delta)  # type: ignore[no-untyped-call]
     return rank, sort
 
 

@@ -83,7 +83,8 @@ def visible_share(targets: MaskTargets) -> Tensor:
             mask = picture.masks[truth].to(share.dtype)  # H, W
             x1, y1, x2, y2 = targets.boxes[mine].unbind(1)
             rows, columns = _overlap(y1, y2, mask.shape[0]), _overlap(x1, x2, mask.shape[1])  # n, H and n, W
-            share[mine] = ((rows @ mask) * columns).sum(1) / mask.sum().clamp(min=1)
+            with torch.autocast(mask.device.type, enabled=False):  # counts of pixels
+                share[mine] = ((rows @ mask) * columns).sum(1) / mask.sum().clamp(min=1)
     return share.clamp(max=1)
 
 

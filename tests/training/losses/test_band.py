@@ -53,6 +53,17 @@ def test_worked_example_of_width_two() -> None:
     assert released.sum() == 32 and not (released & ~strict).any()
 
 
+@pytest.mark.parametrize("rule", BAND_RULES)
+def test_autocast_changes_nothing(rule: str) -> None:
+    """A window of 17 x 17 holds more pixels than bfloat16 can count."""
+    mask = torch.zeros((1, 48, 48))
+    mask[0, 3:45, 4:44] = 1
+    expected = band(mask, 8, rule, 0.1)
+    assert not expected.all()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(band(mask, 8, rule, 0.1), expected)
+
+
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_strict_band_is_dilation_minus_erosion(width: int) -> None:
     masks = random_masks(width)

@@ -75,6 +75,16 @@ def test_equals_the_loop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(a, b, atol=2e-6)
 
 
+def test_autocast_changes_nothing() -> None:
+    """Matrix products in half precision would round the gradient."""
+    generator = torch.Generator().manual_seed(0)
+    x, t = torch.randn(300, generator=generator), torch.rand(300, generator=generator)
+    t = torch.where(t < 0.7, 0.0, t)
+    expected = run(x.tolist(), t.tolist())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert run(x.tolist(), t.tolist()) == expected
+
+
 @pytest.mark.parametrize(("x", "t"), [([], []), ([1.0, -1.0], [0.0, 0.0]), ([3.0], [-1.0]), ([1.0, 2.0], [0.0, -1.0])])
 def test_no_positives_no_loss(x: list[float], t: list[float]) -> None:
     rank, sort, gradient = run(x, t)

@@ -47,6 +47,13 @@ def test_visible_share_uses_each_rois_own_object() -> None:
     torch.testing.assert_close(visible_share(rois), torch.tensor([1.0, 0.5]))
 
 
+def test_visible_share_under_autocast() -> None:
+    rois = targets([[10.3, 10.7, 25.1, 30.0], [11.9, 13.4, 21.6, 28.8]])
+    expected = visible_share(rois)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(visible_share(rois), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("size", [14, 28, 112])
 def test_iou_of_a_box_that_cuts_the_object(size: int) -> None:
     """The left half of the object fills the RoI: a perfect mask there still misses the other half."""
