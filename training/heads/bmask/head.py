@@ -25,7 +25,7 @@ BOUNDARY_LOSSES = ("dice_bce", "dice", "bce", "weighted_bce")
 
 @dataclass(frozen=True, kw_only=True)
 class BMaskConfig(HeadConfig):
-    """Options of the paper's ablations (tables 3 to 9); the defaults are its final model."""
+    """Options of the paper's ablations (tables 3 to 9); the defaults are its final model. Without a boundary branch it is ``fcn``."""
 
     name: str = "bmask"
     convs: int = 4  # of the mask branch
@@ -52,6 +52,8 @@ class BMaskConfig(HeadConfig):
         require(
             self.boundary_loss in BOUNDARY_LOSSES, f"boundary_loss must be one of {', '.join(BOUNDARY_LOSSES)}, got {self.boundary_loss!r}"
         )
+        taught = self.boundary_target != "none" or (self.variant == "fusion" and self.boundary_to_mask)
+        require(taught, "nothing would train the boundary branch: boundary_target 'none' needs variant 'fusion' with boundary_to_mask")
         require(self.dice_form in DICE_FORMS, f"dice_form must be one of {', '.join(DICE_FORMS)}, got {self.dice_form!r}")
         require(min(self.convs, self.boundary_convs) >= 1, "convs and boundary_convs must be at least 1")
 
