@@ -8,16 +8,12 @@ model.head.convs=8``. Under torchrun the processes share every batch. See ``docs
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import os
-import signal
 import sys
-import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,7 +24,7 @@ from training.data.batches import TrainingSet
 from training.data.sources import FORMATS, DataOptions, checked_source
 from training.heads import HEADS
 from training.initialise import load_backbone, load_matching
-from training.log import RunLog
+from training.options import add_fields, iterate, set_fields, set_paths
 from training.presets import PRESETS, with_head
 from training.schedule import learning_rate
 from training.trainer import NonFiniteLossError, Trainer
@@ -59,17 +55,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     data.add_argument("--scenes-count", type=int, default=2000, help="procedural pictures")
     data.add_argument("--scenes-size", type=int, default=512, help="their side, pixels")
     data.add_argument("--scenes-seed", type=int, default=0, help="another seed is another data set")
-    fields = parser.add_argument_group("configuration (fields of TrainConfig)")
-    fields.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any field, e.g. model.head.convs=8")
-    for name, kind in _scalars().items():
-        fields.add_argument(f"--{name.replace('_', '-')}", metavar=kind.__name__.upper(), help=f"overrides the preset's {name}")
+    add_fields(parser, TrainConfig, "model.head.convs=8")
     return parser.parse_args(arguments)
-
-
-def _scalars() -> dict[str, type]:
-    """Fields of `TrainConfig` with one plain value, and its type."""
-    hints = typing.get_type_hints(TrainConfig)
-    return {f.name: hints[f.name] for f in dataclasses.fields(TrainConfig) if hints[f.name] in (int, float, str, bool)}
 
 
 def configure(options: argparse.Namespace) -> TrainConfig:
@@ -82,36 +69,11 @@ def configure(options: argparse.Namespace) -> TrainConfig:
     if options.head:
         config = with_head(config, options.preset, options.head)
     values = config.to_dict()
-    for name in _scalars():
-        if getattr(options, name) is not None:
-            values[name] = _value(getattr(options, name))
+    set_fields(values, options, TrainConfig)
     if options.iterations is not None and options.epochs is None:
         values["epochs"] = 0.0  # a preset's epochs give way to iterations that were asked for
-    for assignment in options.set:
-        path, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {assignment}: expected FIELD=VALUE")
-        _assign(values, path.split("."), _value(text), assignment)
+    set_paths(values, options.set)
     return TrainConfig.from_dict(values)
-
-
-def _assign(values: dict[str, Any], path: list[str], value: Any, said: str) -> None:
-    for key in path[:-1]:
-        inner = values.setdefault(key, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {said}: {key!r} is one value, it has no field {path[-1]!r}")
-        values = inner
-    values[path[-1]] = value
-
-
-def _value(text: str) -> Any:
-    """JSON where it is JSON or a number (".02"), otherwise the text itself."""
-    for read in (json.loads, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
 
 
 def prepare(options: argparse.Namespace, config: TrainConfig, world: distributed.World) -> Trainer:
@@ -182,31 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     world = distributed.join(config.device)
     try:
         trainer = prepare(options, config, world)
-        _run(trainer, options.out, resumed=trainer.iteration)
+        iterate(trainer, options.out, resumed=trainer.iteration)
     finally:
         distributed.leave()
     return 0
-
-
-def _run(trainer: Trainer, out: Path, *, resumed: int) -> None:
-    """Iterate to the end or to a signal."""
-
-    def stop(*_: object) -> None:
-        trainer.stopping = True  # the current iteration ends, then a checkpoint is written
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        if not trainer.world.leads:
-            for _ in trainer.run():
-                pass
-            return
-        log = RunLog(out, trainer.config.iterations, resumed)
-        for row in trainer.run():
-            print(log.add(row), flush=True)
-        log.close()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from training.schedule import learning_rate, make_optimizer
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Fields that may differ between a checkpoint and the run that goes on from it without changing a number.
-HARMLESS = ("checkpoint_every", "log_every", "threads", "workers", "cache_mb", "device")
+HARMLESS = ("checkpoint_every", "log_every", "validate_every", "validate_patches", "threads", "workers", "cache_mb", "device")
 
 
 class NonFiniteLossError(KerfError, RuntimeError):
@@ -36,7 +36,7 @@ class NonFiniteLossError(KerfError, RuntimeError):
 
 
 class Trainer:
-    """State of one run.
+    """State of one run: of a detector, or of what a subclass builds.
 
     Args:
         config: the run.
@@ -58,9 +58,7 @@ class Trainer:
         if config.batch % data.parts:
             raise ConfigError(f"a batch of {config.batch} cannot be shared by {self.world.size} processes x {config.accumulate} parts")
         torch.manual_seed(config.seed)
-        self.model = Detector(config.model).to(self.device).train()
-        if config.freeze_stem:
-            freeze_stem(self.model.backbone)
+        self.model = self.build().to(self.device).train()
         self.ema = self._averaged() if config.ema else None
         self.optimizer = make_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
@@ -69,9 +67,24 @@ class Trainer:
         self._stopped = False
         self._stream: Iterator[Batch] | None = None
 
+    def build(self) -> nn.Module:
+        """The model of ``config.model``; what is not to be trained is frozen."""
+        model = Detector(self.config.model)
+        if self.config.freeze_stem:
+            freeze_stem(model.backbone)
+        return model
+
+    def training_only(self) -> tuple[str, ...]:
+        """Beginnings of the names in the model's state that inference does not need."""
+        return checkpoint.training_only(self.model)
+
+    def measured(self) -> dict[str, float]:
+        """What a row of the log tells beside the losses."""
+        return {}
+
     def _averaged(self) -> dict[str, Tensor]:
         """A copy of the state that inference needs: training-only parts are not averaged."""
-        left_out = checkpoint.training_only(self.model)
+        left_out = self.training_only()
         return {k: v.clone() for k, v in self.model.state_dict().items() if not k.startswith(left_out)}
 
     def restart_average(self) -> None:
@@ -122,12 +135,12 @@ class Trainer:
 
     def _differences(self, path: Path, content: dict[str, Any]) -> list[str]:
         with checkpoint.fitting(path):
-            before = TrainConfig.from_dict(content["config"])
+            before = type(self.config).from_dict(content["config"])
         if before.model != self.config.model:
             here, there = self.config.model.to_dict(), before.model.to_dict()
             names = [k for k in here if here[k] != there[k]]
             raise checkpoint.CheckpointError(f"{path}: its model differs in {', '.join(names)}; give the options of the first start")
-        changed = [f.name for f in fields(TrainConfig) if getattr(before, f.name) != getattr(self.config, f.name)]
+        changed = [f.name for f in fields(self.config) if getattr(before, f.name) != getattr(self.config, f.name)]
         return [f"{k}: {getattr(before, k)} before, {getattr(self.config, k)} now" for k in changed if k not in HARMLESS]
 
     def _own_buffers(self, saved: list[dict[str, Tensor]]) -> list[str]:
@@ -183,7 +196,11 @@ class Trainer:
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         dtype = AUTOCAST.get(self.config.precision)
         with torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext():
-            return self.model.losses(batch.images, batch.sizes, batch.targets)
+            return self.model_losses(batch)
+
+    def model_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses of the model on a batch, by name."""
+        return self.model.losses(batch.images, batch.sizes, batch.targets)
 
     def _agree(self, parts: list[tuple[Batch, dict[str, Tensor]]]) -> dict[str, float]:
         """Mean losses over all parts of all processes; whether one wants to stop, and whether a loss is not finite, is agreed on."""
@@ -205,7 +222,7 @@ class Trainer:
         values = {k: v.item() for k, v in losses.items()}
         alone = []
         for index, image_id in enumerate(batch.ids):
-            single = Batch(batch.images[index : index + 1], batch.sizes[index : index + 1], batch.targets[index : index + 1], [image_id])
+            single = type(batch)(*(getattr(batch, f.name)[index : index + 1] for f in fields(batch)))
             with torch.no_grad():
                 if not all(torch.isfinite(v).all() for v in self._losses(single).values()):
                     alone.append(image_id)
@@ -238,7 +255,7 @@ class Trainer:
                 names = dict.fromkeys(k for g in gathered for k in g)
                 mean = {k: sum(g.get(k, 0.0) for g in gathered) / len(gathered) for k in names}
                 per_iteration = (time.monotonic() - started) / (self.iteration - first)
-                yield {"iteration": self.iteration, **mean, "seconds_per_iteration": per_iteration}
+                yield {"iteration": self.iteration, **mean, "seconds_per_iteration": per_iteration, **self.measured()}
                 gathered.clear()
             if self.iteration % self.config.checkpoint_every == 0:
                 self.save()
