@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SCALE = 5  # pycocotools walks the boundary on a grid this many times finer
-_FARTHEST = 1e6  # pixels; the walk takes time and memory by the length of the edges
+_FARTHEST = 1e5  # pixels; the walk takes time and memory by the length of the edges
 
 
 def polygon_mask(polygons: Sequence[Sequence[float]], shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -34,10 +34,13 @@ def polygon_points(polygon: Sequence[float]) -> NDArray[np.float64]:
     """The points of a COCO polygon: (n, 2), x and y in pixels.
 
     Raises:
-        ValueError: fewer than three points, an odd number of values, values that are no numbers, or points beyond a million pixels.
+        ValueError: fewer than three points, an odd number of values, values that are no numbers, or points beyond 100,000 pixels.
     """
     try:
-        points = np.asarray(polygon, np.float64)
+        values = np.asarray(polygon)
+        if values.size and values.dtype.kind not in "iuf":  # numpy would read text as numbers
+            raise TypeError(f"got {values.ravel()[0]!r:.40} among them")
+        points = values.astype(np.float64)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"a polygon is a flat list of numbers ({error})") from error
     if points.ndim != 1 or points.size < 6 or points.size % 2 or not (np.abs(points) <= _FARTHEST).all():

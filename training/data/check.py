@@ -31,7 +31,7 @@ def check(source: FileSource, *, jobs: int = 1, cache: Path | None = None) -> li
     found: list[tuple[int, Finding]] = []
     pending: list[int] = []
     for index, record in enumerate(source.records):
-        known = remembered.get(str(record.path), stamp_of(record.path, record.mask_path))
+        known = remembered.get(_name(record), stamp_of(record.path, record.mask_path))
         if known is None:
             pending.append(index)
         else:
@@ -39,10 +39,15 @@ def check(source: FileSource, *, jobs: int = 1, cache: Path | None = None) -> li
     records = [source.records[i] for i in pending]
     for index, record, findings in zip(pending, records, _told(_inspect(source.inspect, records, jobs), len(records)), strict=True):
         verdict = [[f.kind, f.where, f.position] for f in findings]
-        remembered.put(str(record.path), stamp_of(record.path, record.mask_path), verdict)
+        remembered.put(_name(record), stamp_of(record.path, record.mask_path), verdict)
         found += [(index, finding) for finding in findings]
     remembered.write()
     return sorted(found, key=lambda pair: pair[0])
+
+
+def _name(record: Record) -> str:
+    """What a verdict is remembered by. Two entries may name the same file, each with annotations of its own."""
+    return f"{record.image_id} {record.path}"
 
 
 def _inspect(inspect: Callable[[Record], list[Finding]], records: list[Record], jobs: int) -> Iterator[list[Finding]]:

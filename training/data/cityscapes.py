@@ -108,7 +108,7 @@ def read_numbers(path: Path) -> NDArray[np.int64]:
     try:
         with Image.open(path) as image:
             values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as a picture ({error})") from error
     if values.ndim != 2 or values.dtype.kind not in "iu":
         raise DataError(f"{path}: expected one channel of whole numbers, got {values.dtype} of shape {values.shape}")

@@ -12,6 +12,7 @@ import numpy as np
 from sdk.errors import InputError
 from sdk.formats.coco import parse_segmentation, read_json
 from sdk.ops import rle_area
+from training.data.files import is_file
 from training.data.source import DataError, Encoded, FileSource, Finding, Record, inspect_picture, open_picture
 
 __all__ = ["CocoInstances", "DataError", "Record"]
@@ -63,7 +64,7 @@ class CocoInstances(FileSource):
                     lost.add(image["id"])
             elif image["id"] in pictures or image["id"] in lost:
                 self.problems.add("duplicate image id", str(image["id"]))
-            elif not (path := folder / str(self.file_name(image))).is_file():
+            elif not is_file(path := folder / str(self.file_name(image))):
                 self.problems.add("missing picture", str(path))
                 lost.add(image["id"])
             else:

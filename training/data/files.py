@@ -25,6 +25,14 @@ def stamp_of(*paths: Path | None) -> list[int]:
     return stamp
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have (too long, with a NUL in it) is not there either."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 class FileCache:
     """A JSON file of values by name, each valid for one stamp.
 
@@ -43,8 +51,9 @@ class FileCache:
                 content = json.loads(path.read_bytes())
             except ValueError:
                 return
-            if isinstance(content, dict) and content.get("version") == VERSION and content.get("purpose") == purpose:
-                self._values = content["values"]
+            if isinstance(content, dict) and (content.get("version"), content.get("purpose")) == (VERSION, purpose):
+                values = content.get("values")
+                self._values = values if isinstance(values, dict) else {}
 
     def get(self, name: str, stamp: list[int]) -> Any:
         """The value of a name, None when there is none for this stamp."""

@@ -36,3 +36,16 @@ def test_a_rectangle_fills_its_pixels() -> None:
 def test_what_is_no_polygon(polygon: list[Any]) -> None:
     with pytest.raises(ValueError, match="at least three finite x, y pairs"):
         polygon_mask([polygon], (9, 9))
+
+
+@pytest.mark.parametrize("value", ["5", True, None, 10**400, {}, "x"])
+def test_values_that_are_no_numbers(value: Any) -> None:
+    """Numbers as text are no numbers either."""
+    with pytest.raises(ValueError, match="flat list of numbers"):
+        polygon_mask([[value] * 6], (9, 9))
+
+
+def test_points_too_far_away_are_refused() -> None:
+    """The walk along such an edge would take minutes and gigabytes."""
+    with pytest.raises(ValueError, match="from -100000 to 100000 pixels"):
+        polygon_mask([[1e6, 1e6, -1e6, 1e6, -1e6, -1e6]], (20, 30))

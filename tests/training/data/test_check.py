@@ -44,6 +44,26 @@ def test_verdicts_are_remembered_until_a_file_changes(data: CocoInstances, tmp_p
     assert check(data, cache=cache) == first and len(seen) == 25
 
 
+def test_two_entries_of_one_file_keep_their_own_verdicts(data: CocoInstances, tmp_path: Path) -> None:
+    """Else the second run would leave out what the other entry has wrong."""
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["images"].append({**content["images"][0], "id": 77})
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    twice = CocoInstances(tmp_path / "a.json", tmp_path / "train")
+    cache = tmp_path / "run/checked.json"
+    first = check(twice, cache=cache)
+    assert [(i, f.kind) for i, f in first] == [(0, "empty mask"), (3, "truncated picture")]
+    assert check(twice, cache=cache) == first
+
+
+@pytest.mark.parametrize("values", [None, [], 5])
+def test_a_cache_without_values_is_no_error(data: CocoInstances, tmp_path: Path, values: object) -> None:
+    first = check(data, cache=tmp_path / "c.json")
+    content = json.loads((tmp_path / "c.json").read_text())
+    (tmp_path / "c.json").write_text(json.dumps({**content, "values": values}))
+    assert check(data, cache=tmp_path / "c.json") == first
+
+
 def test_several_processes_find_the_same(data: CocoInstances, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = check(data)
     monkeypatch.setattr(module, "SMALL", 0)

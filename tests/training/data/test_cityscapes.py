@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,20 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         assert kind in str(caught.value)
     data = Cityscapes(tmp_path, skip_bad=True)
     assert [f.kind for _, f in check(data)] == ["picture of another size"]
+
+
+def test_a_mask_file_that_claims_to_be_enormous_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    write(tmp_path, "aachen_0_1")
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 60000, 60000, 16, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    (tmp_path / f"gtFine/train/aachen/aachen_0_1{cityscapes.MASKS}").write_bytes(bomb)
+    data = Cityscapes(tmp_path, skip_bad=True)
+    assert len(data) == 1 and "1 x unusable masks" in data.summary() and "3600000000 pixels" in data.summary()
 
 
 def test_a_folder_in_cityscapes_layout_is_recognised(tmp_path: Path) -> None:
