@@ -169,6 +169,8 @@ class Scenes:
     def __init__(self, count: int, size: int = 512, seed: int = 0) -> None:
         if count < 1 or size < 32:
             raise ValueError(f"count must be at least 1 and size at least 32, got {count} and {size}")
+        if seed < 0:
+            raise ValueError(f"seed must not be negative, got {seed}")
         self.size, self.seed = size, seed
         self.records = [SceneRecord(image_id=i + 1, height=size, width=size) for i in range(count)]
 
