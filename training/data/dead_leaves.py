@@ -104,7 +104,9 @@ class DeadLeaves:
         if not 0 <= index < len(self.records):
             raise IndexError(f"picture {index} of {len(self.records)}")
         rng = np.random.default_rng([self.seed, 1, index])
-        palette = rng.uniform(10, 245, (int(rng.integers(3, 9)), 3)).astype(np.float32)
+        colors = int(rng.integers(3, 9))  # leaves of similar colours are neighbours often enough to be hard
+        palette = rng.uniform(10, 245, (colors, 1)) + rng.normal(0, rng.uniform(5, 60), (colors, 3))
+        palette = np.clip(palette, 0, 255).astype(np.float32)
         image = self._texture(rng, palette, self.size, self.size)
         owner = np.zeros((self.size, self.size), np.int32)  # which leaf is on top; 0 = the ground
         areas = [0]

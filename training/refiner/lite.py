@@ -7,6 +7,8 @@ nothing on ONNX Runtime at these sizes; ``docs/refiner.md`` has the figures), an
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,7 +40,7 @@ class Lite(nn.Module):
         self.encoder = nn.ModuleList(
             nn.Sequential(*[BasicBlock(w, w, 1, norm) for _ in range(n)]) for w, n in zip(widths, blocks, strict=True)
         )
-        self.lateral = nn.ModuleList(nn.Sequential(conv1x1(b, a), norm(a)) for a, b in zip(widths, widths[1:], strict=False))
+        self.lateral = nn.ModuleList(nn.Sequential(conv1x1(b, a), norm(a)) for a, b in itertools.pairwise(widths))
         self.decoder = nn.ModuleList(_unit(w, w, 1, norm) for w in widths[:-1])
         self.predictor = nn.Conv2d(widths[0], 4, 3, padding=1)
         initialise_convolutions(self)

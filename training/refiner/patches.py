@@ -13,13 +13,15 @@ Mask = NDArray[np.uint8]
 Boxes = NDArray[np.int64]
 
 
-def boundary_scores(mask: Mask) -> NDArray[np.float64]:
+def boundary_scores(mask: Mask, border: bool = True) -> NDArray[np.float64]:
     """How balanced the 3x3 surrounding of every pixel is: min(9 - s, s) / 4.5 with s its foreground pixels; 0 away from the boundary.
 
     Args:
-        mask: (H, W) uint8, 0 or 1; outside counts as background.
+        mask: (H, W) uint8, 0 or 1.
+        border: outside counts as background; otherwise the mask goes on there as it is at the edge.
     """
-    count = cv2.boxFilter(mask, cv2.CV_16S, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    outside = cv2.BORDER_CONSTANT if border else cv2.BORDER_REPLICATE
+    count = cv2.boxFilter(mask, cv2.CV_16S, (3, 3), normalize=False, borderType=outside)
     return np.asarray(np.minimum(9 - count, count) / 4.5, np.float64)
 
 
