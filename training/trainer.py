@@ -7,6 +7,7 @@ run continues exactly where the stopped one was, and N processes compute what on
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import fields
@@ -32,7 +33,7 @@ HARMLESS = ("checkpoint_every", "log_every", "validate_every", "validate_patches
 
 
 class NonFiniteLossError(KerfError, RuntimeError):
-    """A loss became NaN or infinite; the message names the pictures."""
+    """A loss, or its gradient, became NaN or infinite; the message names the pictures."""
 
 
 class Trainer:
@@ -108,6 +109,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "buffers": (buffers or [])[1:],
             "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
         checkpoint.save(self.out / "checkpoint.pt", content)
 
@@ -130,6 +132,8 @@ class Trainer:
             self.scaler.load_state_dict(content["scaler"])
         self.iteration, self._stream = content["iteration"], None
         torch.set_rng_state(content["rng"])
+        if self.device.type == "cuda" and content.get("cuda_rng") is not None:
+            torch.cuda.set_rng_state(content["cuda_rng"], self.device)
         notes += self._own_buffers(content.get("buffers", []))
         return notes
 
@@ -164,7 +168,7 @@ class Trainer:
         """One iteration; returns the losses by name.
 
         Raises:
-            NonFiniteLossError: a loss is not finite; the weights are those of the iteration before.
+            NonFiniteLossError: a loss or the gradient is not finite; the weights are those of the iteration before.
         """
         rate = learning_rate(self.config, self.iteration)
         for group in self.optimizer.param_groups:
@@ -175,8 +179,11 @@ class Trainer:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.world.sum_gradients(parameters)
         self.scaler.unscale_(self.optimizer)
-        if self.config.clip_norm:
-            nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm or math.inf)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):  # the scaler skips such a step, and scales less from then on
+            ids = [i for batches in self.world.gather_all([batch.ids for batch, _ in parts]) for own in batches for i in own]
+            told = f"gradient of norm {norm.item()} on pictures {ids}"
+            raise NonFiniteLossError(f"iteration {self.iteration}: {told}; the last checkpoint is kept")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._average()

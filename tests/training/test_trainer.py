@@ -62,6 +62,17 @@ def test_non_finite_loss_names_the_one_picture(ellipses: Path, tmp_path: Path, m
         run.step()
 
 
+def test_non_finite_gradient_stops_before_the_step(ellipses: Path, tmp_path: Path) -> None:
+    """Its loss is finite, so only the gradient tells; the weights must not take it."""
+    run = trainer(SHORT.replace(clip_norm=0.0), ellipses, tmp_path)
+    before = {k: v.clone() for k, v in run.model.named_parameters()}
+    expected, losses = run.data.batch(0).ids, run.model.losses
+    run.model.losses = lambda *a: {**losses(*a), "root": (0 * run.model.box_head.fc1.weight).abs().sqrt().sum()}
+    with pytest.raises(NonFiniteLossError, match=rf"gradient of norm nan on pictures \[{expected[0]}, {expected[1]}\]"):
+        run.step()
+    assert all(torch.equal(v, before[k]) for k, v in run.model.named_parameters())
+
+
 def test_bias_factor_reaches_the_step(ellipses: Path, tmp_path: Path) -> None:
     run = trainer(SHORT.replace(bias_factor=2.0), ellipses, tmp_path)
     rate = run.step()["lr"]
@@ -107,7 +118,10 @@ def test_cuda_trains_and_resumes(precision: str, ellipses: Path, tmp_path: Path)
     run = trainer(config, ellipses, tmp_path)
     assert all(np.isfinite(row["loss"]) for row in run.run())
     again = trainer(config.replace(iterations=4), ellipses, tmp_path)
+    state = torch.cuda.get_rng_state()
+    torch.rand(7, device="cuda")
     again.resume()
+    assert torch.equal(torch.cuda.get_rng_state(), state)
     assert again.scaler.state_dict() == run.scaler.state_dict()
     assert np.isfinite(again.step()["loss"])
 

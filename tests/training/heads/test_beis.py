@@ -349,6 +349,18 @@ def test_a_restored_state_goes_on_alike() -> None:
     assert {k.split(".")[-1] for k in changed} == {"features", "classes", "next", "filled", "confusion"}
 
 
+def test_losses_that_are_only_looked_at_teach_nothing() -> None:
+    """As when the trainer searches for the picture with a loss that is not finite."""
+    head = beis()
+    fill(head)
+    state = {k: v.clone() for k, v in head.state_dict().items()}
+    with torch.no_grad():
+        run(head, rois(pictures()))
+    assert all(torch.equal(v, state[k]) for k, v in head.state_dict().items())
+    run(head, rois(pictures()))
+    assert not torch.equal(contrast(head).confusion, state["contrast.confusion"])
+
+
 def test_cross_contrast_starts_with_enough_entries() -> None:
     head = beis(cbdl_negatives=6)
     targets, values = rois(pictures()), []

@@ -67,7 +67,8 @@ class BoundaryContrast(nn.Module):
                 found, summary = self.stage_losses(i, stage, targets, maps)
             losses.update({f"{name}{i}": value for name, value in found.items()})
             summaries.append(summary)
-        self.learn(summaries, targets)
+        if torch.is_grad_enabled():  # losses that are only looked at teach nothing, and other processes do not wait for them
+            self.learn(summaries, targets)
         return losses
 
     def stage_losses(self, i: int, stage: Stage, targets: MaskTargets, maps: list[Tensor]) -> tuple[dict[str, Tensor], Summary]:
