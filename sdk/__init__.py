@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     )
     from sdk.images import find_images, read_image
     from sdk.instances import Instances
+    from sdk.refiner import Refiner
     from sdk.segmenter import Segmenter
 
 _HOMES = {
     "Segmenter": "sdk.segmenter",
+    "Refiner": "sdk.refiner",
     "Instances": "sdk.instances",
     "Engine": "sdk.engine",
     "read_image": "sdk.images",
@@ -57,6 +59,7 @@ __all__ = [
     "InputError",
     "Instances",
     "KerfError",
+    "Refiner",
     "Segmenter",
     "__version__",
     "find_images",

@@ -11,20 +11,23 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 from sdk import engines
 from sdk.errors import ConfigError, EngineError, EngineMismatchError
 from sdk.files import PathLike
 from sdk.formats import archive, onnx
-from sdk.manifest import FORMAT, FORMAT_VERSION, GraphSpec, Manifest
+from sdk.manifest import FORMAT, FORMAT_VERSION, MANIFESTS, EngineManifest, GraphSpec, Manifest
 from sdk.version import __version__
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 4 << 20  # bytes; real ones have a few kilobytes
 
 
-class Engine:
+M = TypeVar("M", bound=EngineManifest, covariant=True)
+
+
+class Engine(Generic[M]):
     """An engine whose manifest and checksums are known to be good.
 
     Attributes:
@@ -36,7 +39,7 @@ class Engine:
     sdk.errors.EngineError: no-such-engine: no such file, and no shipped engine has this name...
     """
 
-    def __init__(self, path: Path, manifest: Manifest, members: Mapping[str, memoryview]) -> None:
+    def __init__(self, path: Path, manifest: M, members: Mapping[str, memoryview]) -> None:
         self.path = path
         self.manifest = manifest
         self._members = dict(members)
@@ -44,31 +47,40 @@ class Engine:
     def __repr__(self) -> str:
         return f"Engine({str(self.path)!r}, name={self.manifest.name!r}, method={self.manifest.method!r})"
 
-    @classmethod
-    def open(cls, source: PathLike | Engine) -> Engine:
+    @overload
+    @staticmethod
+    def open(source: PathLike | Engine[EngineManifest]) -> Engine[Manifest]: ...
+    @overload
+    @staticmethod
+    def open(source: PathLike | Engine[EngineManifest], kind: type[M]) -> Engine[M]: ...
+    @staticmethod
+    def open(source: PathLike | Engine[EngineManifest], kind: Any = Manifest) -> Engine[Any]:
         """Opens and checks an engine.
 
         Args:
             source: the path of an engine file or folder, or the name of a shipped engine ("nuclei"). A name is a string without
                 a separator and without the ending ".engine"; a shipped engine wins over a file of that name, which
                 "./nuclei" still means. An open engine is returned as it is.
+            kind: the class of the manifest: `Manifest` for a segmenter, `RefinerManifest` for a refiner, `EngineManifest` for any.
 
         Raises:
             EngineError: missing, truncated, altered or not an engine.
-            EngineMismatchError: a sound engine of a format version or kind that this version of Kerf cannot run.
+            EngineMismatchError: a sound engine of a format version that this version of Kerf cannot run, or of another kind.
         """
         if isinstance(source, Engine):
+            _check_kind(source.path, source.manifest, kind)
             return source
         path = find_engine(source)
         members = archive.read_members(path)
         manifest = _read_manifest(path, members)
+        _check_kind(path, manifest, kind)
         _check_members(path, manifest, members)
         for name, spec in manifest.graphs.items():
             _check_graph(path, name, spec, members[spec.file])
-        return cls(path, manifest, members)
+        return Engine(path, manifest, members)
 
     def graph(self, name: str) -> bytes:
-        """Returns the bytes of a graph ("trunk", "box", "mask").
+        """Returns the bytes of a graph ("trunk", "box", "mask"; "refiner").
 
         Raises:
             EngineError: the engine has no such graph.
@@ -78,7 +90,7 @@ class Engine:
         return bytes(self._members[self.manifest.graphs[name].file])
 
     @staticmethod
-    def write(path: PathLike, manifest: Manifest, graphs: Mapping[str, bytes]) -> None:
+    def write(path: PathLike, manifest: EngineManifest, graphs: Mapping[str, bytes]) -> None:
         """Writes an engine file. Equal input gives equal bytes, and the file appears whole or not at all.
 
         Args:
@@ -125,7 +137,7 @@ def find_engine(source: PathLike) -> Path:
     raise EngineError(f"{text}: no such file; give the path of an engine or the name of a shipped one")
 
 
-def _read_manifest(path: Path, members: Mapping[str, memoryview]) -> Manifest:
+def _read_manifest(path: Path, members: Mapping[str, memoryview]) -> EngineManifest:
     if MANIFEST not in members:
         raise EngineError(f"{path}: no {MANIFEST} in it, so this is not an engine; pack ONNX files with `kerf export`")
     raw = members[MANIFEST]
@@ -139,7 +151,7 @@ def _read_manifest(path: Path, members: Mapping[str, memoryview]) -> Manifest:
         raise EngineError(f'{path}: {MANIFEST} does not say "format": "{FORMAT}", so this is not an engine')
     _check_version(path, values)
     try:
-        return Manifest.from_dict(values, where="manifest")
+        return MANIFESTS[values["kind"]].from_dict(values, where="manifest")
     except ConfigError as error:
         raise EngineError(f"{path}: {error}; the file is damaged or was not written by Kerf {__version__}; {archive.AGAIN}") from error
 
@@ -159,10 +171,16 @@ def _check_version(path: Path, values: Mapping[str, Any]) -> None:
             f"{path}: engine format version {version}, but Kerf {__version__} reads version {FORMAT_VERSION}; "
             "make the engine again from its checkpoint: kerf export CHECKPOINT --out NAME.engine"
         )
-    if kind != "segmenter":
+    if not isinstance(kind, str) or kind not in MANIFESTS:
         raise EngineMismatchError(
-            f"{path}: an engine of kind {kind!r:.60}, but Kerf {__version__} runs engines of kind 'segmenter' here; "
-            "give a segmenter, or upgrade Kerf"
+            f"{path}: an engine of kind {kind!r:.60}, but Kerf {__version__} knows {', '.join(MANIFESTS)}; upgrade Kerf, or {archive.AGAIN}"
+        )
+
+
+def _check_kind(path: Path, manifest: EngineManifest, wanted: type[EngineManifest]) -> None:
+    if not isinstance(manifest, wanted):
+        raise EngineMismatchError(
+            f"{path}: an engine of kind {manifest.kind!r}, but a {wanted.KIND} is needed here; sdk.{manifest.kind.capitalize()} runs it"
         )
 
 
@@ -178,7 +196,7 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON number")
 
 
-def _check_members(path: Path, manifest: Manifest, members: Mapping[str, memoryview]) -> None:
+def _check_members(path: Path, manifest: EngineManifest, members: Mapping[str, memoryview]) -> None:
     absent = [name for name in manifest.graph_names if name not in manifest.graphs]
     if absent:
         raise EngineError(f"{path}: the manifest lacks the graphs {', '.join(absent)}; {archive.AGAIN}")

@@ -119,6 +119,31 @@ class Instances:
         )
         return chosen
 
+    def with_masks(
+        self,
+        masks: NDArray[Any] | MaskCrops | MaskSource | None = None,
+        *,
+        boxes: ArrayLike | None = None,
+        speed: Mapping[str, float] | None = None,
+        path: str | None = None,
+    ) -> Instances:
+        """Returns a copy with other masks, boxes, times or path; what is None stays as it is.
+
+        Raises:
+            InputError: as the constructor.
+        """
+        return Instances(
+            self.boxes if boxes is None else boxes,
+            self.scores,
+            self.labels,
+            shape=self.shape,
+            masks=self._source if masks is None else masks,
+            names=self.names,
+            category_ids=self.category_ids,
+            speed=self.speed if speed is None else speed,
+            path=self.path if path is None else path,
+        )
+
     def _index(self, key: Any) -> NDArray[np.intp]:
         if not isinstance(key, slice):
             key = np.asarray(key)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from sdk.config import Config, ResizeRule, check_fraction, require
 
 FORMAT = "kerf-engine"
 FORMAT_VERSION = 2
+DEFAULT_QUALITY = "balanced"
 PYRAMID_LEVELS = (2, 3, 4, 5)  # trunk outputs p2..p5, stride 2**level; boxes are assigned to these by size
 
 
@@ -180,20 +182,15 @@ class RuntimeSpec(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest(Config):
-    """Everything a runtime needs to know about an engine; `docs/engine.md` describes it."""
+class EngineManifest(Config):
+    """What the manifests of every kind of engine have in common."""
 
+    KIND: ClassVar[str]
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
-    kind: str = "segmenter"
+    kind: str
     name: str
     method: str  # how the model was made, for people; the runtime does not look at it
-    class_names: tuple[str, ...]  # label k is class_names[k]
-    category_ids: tuple[int, ...]  # COCO category id of each label
-    input: InputSpec
-    proposals: ProposalSpec
-    box: BoxSpec
-    mask: MaskSpec
     graphs: dict[str, GraphSpec] = field(default_factory=dict)
     runtime: RuntimeSpec = field(default_factory=RuntimeSpec)
     provenance: dict[str, object] = field(default_factory=dict)  # free-form: training, data, licences, metrics
@@ -201,7 +198,33 @@ class Manifest(Config):
 
     def __post_init__(self) -> None:
         require(self.format == FORMAT, f"format must be {FORMAT!r}, got {self.format!r}")
-        require(self.kind == "segmenter", f"kind must be 'segmenter', got {self.kind!r}")
+        require(self.kind == self.KIND, f"kind must be {self.KIND!r}, got {self.kind!r}")
+        unknown = set(self.graphs) - set(self.graph_names)
+        require(not unknown, f"graphs: unknown {sorted(unknown)}; this {self.kind} has {', '.join(self.graph_names)}")
+        files = [graph.file for graph in self.graphs.values()]
+        require(len(set(files)) == len(files), f"graphs share a file: {files}")
+
+    @property
+    def graph_names(self) -> tuple[str, ...]:
+        """The graphs that the engine holds, in the order in which they run."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(EngineManifest):
+    """A segmenter: pictures in, instances out."""
+
+    KIND: ClassVar[str] = "segmenter"
+    kind: str = KIND
+    class_names: tuple[str, ...]  # label k is class_names[k]
+    category_ids: tuple[int, ...]  # COCO category id of each label
+    input: InputSpec
+    proposals: ProposalSpec
+    box: BoxSpec
+    mask: MaskSpec
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         require(len(self.class_names) >= 1, "class_names must name at least one class")
         for what, values in (("class_names", self.class_names), ("category_ids", self.category_ids)):
             require(len(set(values)) == len(values), f"{what} holds an entry twice: {list(values)}")
@@ -214,10 +237,6 @@ class Manifest(Config):
             self.input.size_divisor % max(strides) == 0,
             f"input.size_divisor must be a multiple of {max(strides)}, got {self.input.size_divisor}",
         )
-        unknown = set(self.graphs) - set(self.graph_names)
-        require(not unknown, f"graphs: unknown {sorted(unknown)}; this {self.kind} has {', '.join(self.graph_names)}")
-        files = [graph.file for graph in self.graphs.values()]
-        require(len(set(files)) == len(files), f"graphs share a file: {files}")
         self._check_strides()
 
     def _check_strides(self) -> None:
@@ -232,3 +251,61 @@ class Manifest(Config):
     def graph_names(self) -> tuple[str, ...]:
         """The graphs that the engine holds, in the order in which they run."""
         return ("trunk", *(stage.graph for stage in self.box.stages), "mask")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchSpec(Config):
+    """Which patches of a mask's boundary are refined, and what the network sees of them; `sdk.ops.boundary_patches`."""
+
+    size: int = 64  # side of a patch, pixels of the picture
+    padding: int = 0  # pixels around it that the network sees too
+    input_size: int = 128  # side of what the network sees, pixels
+    nms_threshold: float = 0.25  # IoU above which a patch is dropped for a better one: greater = more patches
+    scheme: str = "dense"  # "dense", "grid" or "instance"
+    enlarge: float = 0.0  # "instance" only: part of its sides by which the box grows on every side
+    max_patches: int | None = None  # per picture, the most uncertain first; null = all
+
+    def __post_init__(self) -> None:
+        require(2 <= self.size <= 1024, f"size must be 2 to 1024 pixels, got {self.size}")
+        require(0 <= self.padding <= 1024, f"padding must be 0 to 1024 pixels, got {self.padding}")
+        require(8 <= self.input_size <= 1024, f"input_size must be 8 to 1024 pixels, got {self.input_size}")
+        check_fraction("nms_threshold", self.nms_threshold)
+        require(self.scheme in ("dense", "grid", "instance"), f"scheme must be 'dense', 'grid' or 'instance', got {self.scheme!r}")
+        require(0 <= self.enlarge <= 4, f"enlarge must be 0 to 4, got {self.enlarge}")
+        require(self.max_patches is None or self.max_patches >= 0, f"max_patches must not be negative, got {self.max_patches}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinerManifest(EngineManifest):
+    """A refiner: a picture and masks in, better masks out (Tang et al. 2021)."""
+
+    KIND: ClassVar[str] = "refiner"
+    kind: str = KIND
+    color: str = "rgb"  # channel order of the network: "rgb" or "bgr"
+    mean: tuple[float, float, float]  # grey levels 0..255, in the network's channel order
+    std: tuple[float, float, float]  # grey levels, same order
+    mask_channel: bool = True  # the network sees the mask as a fourth channel, +1 and -1
+    size_divisor: int = 32  # input sizes are multiples of this
+    threshold: float = 0.5  # mean probability above which a pixel is foreground
+    qualities: dict[str, PatchSpec]  # name -> patches; "balanced" is used unless another one is asked for
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.color in ("rgb", "bgr"), f"color must be 'rgb' or 'bgr', got {self.color!r}")
+        require(all(s > 0 for s in self.std), f"std must be positive, got {list(self.std)}")
+        require(self.size_divisor >= 1, f"size_divisor must be at least 1, got {self.size_divisor}")
+        require(check_fraction("threshold", self.threshold) > 0, "threshold must be greater than 0")
+        require(DEFAULT_QUALITY in self.qualities, f"qualities must hold {DEFAULT_QUALITY!r}; it has {', '.join(self.qualities) or 'none'}")
+        for name, patches in self.qualities.items():
+            require(
+                patches.input_size % self.size_divisor == 0,
+                f"qualities.{name}: input_size must be a multiple of {self.size_divisor}, got {patches.input_size}",
+            )
+
+    @property
+    def graph_names(self) -> tuple[str, ...]:
+        """The graphs that the engine holds, in the order in which they run."""
+        return ("refiner",)
+
+
+MANIFESTS: dict[str, type[EngineManifest]] = {kind.KIND: kind for kind in (Manifest, RefinerManifest)}

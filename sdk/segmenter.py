@@ -6,7 +6,6 @@ The way of a picture is `Segmenter._segment`, top to bottom; dense networks run 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, overload
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from sdk import ops
 from sdk.backends import open_backend
 from sdk.backends.base import check_outputs, graph_contracts
+from sdk.clock import StageClock
 from sdk.engine import Engine
 from sdk.errors import BatchError, InputError, KerfError
 from sdk.features import Features
@@ -24,7 +24,8 @@ from sdk.files import PathLike
 from sdk.images import MAX_PIXELS, Picture, check_options, read_image
 from sdk.instances import Instances
 from sdk.manifest import Manifest
-from sdk.masks import LogitMasks
+from sdk.masks import CropMasks, LogitMasks
+from sdk.refiner import Refiner
 from sdk.workspace import Workspace, WorkspacePool
 
 if TYPE_CHECKING:
@@ -71,24 +72,6 @@ class Thresholds:
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
 
-class StageClock:
-    """Milliseconds by stage: each `lap` ends the stage that began at the one before."""
-
-    def __init__(self) -> None:
-        self.speed: dict[str, float] = {}
-        self._start = self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Ends a stage."""
-        now = time.perf_counter()
-        self.speed[stage] = self.speed.get(stage, 0.0) + (now - self._last) * 1e3
-        self._last = now
-
-    def finish(self) -> dict[str, float]:
-        """Returns the stages and "total"."""
-        return {**self.speed, "total": (time.perf_counter() - self._start) * 1e3}
-
-
 class Segmenter:
     """Finds the instances in pictures. Threads may share one: each call works in buffers of its own.
 
@@ -103,16 +86,17 @@ class Segmenter:
         iou: IoU above which the lesser of two overlapping boxes of a class is dropped.
         max_det: most instances per picture.
         mask_threshold: probability from which a pixel is foreground.
+        refiner: a `Refiner` whose own options hold, or the path or name of a refiner engine: masks are refined in the same call.
 
     Raises:
-        EngineError: the engine is missing or broken; EngineMismatchError: it does not fit this version.
+        EngineError: an engine is missing or broken; EngineMismatchError: it does not fit this version.
         BackendError: the runtime or the device is not there.
         InputError: an option is out of range.
     """
 
     def __init__(
         self,
-        engine: PathLike | Engine,
+        engine: PathLike | Engine[Manifest],
         *,
         device: str = "auto",
         threads: int | None = None,
@@ -123,6 +107,7 @@ class Segmenter:
         iou: float | None = None,
         max_det: int | None = None,
         mask_threshold: float | None = None,
+        refiner: Refiner | PathLike | None = None,
     ) -> None:
         check_options(color, max_pixels, alpha)
         if threads is not None and (type(threads) is not int or threads < 1):
@@ -138,6 +123,7 @@ class Segmenter:
         self._anchors = [np.asarray(level, np.float32) for level in self.manifest.proposals.anchors]
         self._contracts = graph_contracts(self.manifest)
         self._backend = open_backend(opened, device, threads)
+        self._refiner = refiner if isinstance(refiner, Refiner) or refiner is None else Refiner(refiner, device=device, threads=threads)
         self._workspaces = WorkspacePool()
 
     @property
@@ -164,6 +150,7 @@ class Segmenter:
             "iou": defaults.iou,
             "max_det": defaults.max_det,
             "mask_threshold": defaults.mask_threshold,
+            "refiner": None if self._refiner is None else self._refiner.describe(),
         }
 
     def warmup(self, height: int = 480, width: int = 640) -> None:
@@ -267,7 +254,7 @@ class Segmenter:
             boxes, scores, labels, mask_logits = boxes[order], scores[order], labels[order], mask_logits[order]
 
         boxes = _to_picture(boxes, size, picture.shape)
-        return Instances(
+        found = Instances(
             boxes,
             scores,
             labels,
@@ -275,9 +262,12 @@ class Segmenter:
             masks=LogitMasks(mask_logits, boxes, thresholds.mask_threshold),
             names=self.manifest.class_names,
             category_ids=self.manifest.category_ids,
-            speed=clock.finish(),
             path=picture.path,
         )
+        if self._refiner is None:
+            return found.with_masks(speed=clock.finish())
+        crops = self._refiner.refine_crops(picture, found, self._refiner.patches(), clock)
+        return found.with_masks(CropMasks(crops), speed=clock.finish())
 
     def _run(self, graph: str, feeds: dict[str, NDArray[Any]], **sizes: int) -> dict[str, NDArray[Any]]:
         """Runs a graph and returns its outputs by name, checked; `sizes` are the letters of its contract."""

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from sdk.backends.base import Backend
 from sdk.engine import Engine
 from sdk.errors import BackendError
+from sdk.manifest import EngineManifest
 
-OpenBackend = Callable[[Engine, str, int | None], Backend]  # engine, device, threads
+OpenBackend = Callable[[Engine[EngineManifest], str, int | None], Backend]  # engine, device, threads
 
 
-def _onnxruntime(engine: Engine, device: str, threads: int | None) -> Backend:
+def _onnxruntime(engine: Engine[EngineManifest], device: str, threads: int | None) -> Backend:
     from sdk.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(engine, device, threads)
@@ -20,7 +21,7 @@ def _onnxruntime(engine: Engine, device: str, threads: int | None) -> Backend:
 BACKENDS: dict[str, OpenBackend] = {"onnxruntime": _onnxruntime}
 
 
-def open_backend(engine: Engine, device: str, threads: int | None) -> Backend:
+def open_backend(engine: Engine[EngineManifest], device: str, threads: int | None) -> Backend:
     """Opens the first backend that the engine names and that is known here.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from sdk.errors import EngineError
-from sdk.manifest import PYRAMID_LEVELS, Manifest
+from sdk.manifest import PYRAMID_LEVELS, EngineManifest, Manifest, RefinerManifest
 
 # A number for a dimension that is fixed; a letter for one that may change from call to call; "H/4" for a part of it, rounded up.
 # "C" stands for any number of channels, which each map has of its own.
@@ -44,7 +44,7 @@ class Backend(Protocol):
         """Runs a graph.
 
         Args:
-            graph: one of `Manifest.graph_names`.
+            graph: one of the manifest's `graph_names`.
             feeds: input name -> C-contiguous array; never with a zero-length dimension.
 
         Returns:
@@ -52,8 +52,13 @@ class Backend(Protocol):
         """
 
 
-def graph_contracts(manifest: Manifest) -> dict[str, GraphContract]:
+def graph_contracts(manifest: EngineManifest) -> dict[str, GraphContract]:
     """Returns what the graphs of an engine must look like (`docs/engine.md`, "Graph contracts"), in the order in which they run."""
+    if isinstance(manifest, RefinerManifest):
+        channels = 4 if manifest.mask_channel else 3
+        patches, logits = Tensor("patches", "float32", ("N", channels, "H", "W")), Tensor("logits", "float32", ("N", "H", "W"))
+        return {"refiner": GraphContract((patches,), (logits,))}
+    assert isinstance(manifest, Manifest)  # there are no other kinds
     classes, box, mask = len(manifest.class_names), manifest.box, manifest.mask
     box_contract = GraphContract(
         (Tensor("rois", "float32", ("N", "C", box.pool.size, box.pool.size)),),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sdk.backends.base import GraphContract, Tensor, graph_contracts
 from sdk.engine import Engine
 from sdk.errors import BackendError, EngineError, InputError
+from sdk.manifest import EngineManifest
 
 _TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 
@@ -31,7 +32,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, engine: Engine, device: str, threads: int | None) -> None:
+    def __init__(self, engine: Engine[EngineManifest], device: str, threads: int | None) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -56,7 +57,7 @@ class OnnxRuntimeBackend:
             raise EngineError(f"{self._path}: graph {graph!r} failed: {error}; export the engine again") from error
         return outputs
 
-    def _open(self, onnxruntime: Any, engine: Engine, graph: str) -> Any:
+    def _open(self, onnxruntime: Any, engine: Engine[EngineManifest], graph: str) -> Any:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors; they come as exceptions too
@@ -106,7 +107,7 @@ def _choose_device(device: str, providers: list[str]) -> tuple[str, str]:
     return f"cuda:{number or '0'}", "asked for"
 
 
-def _check(engine: Engine, graph: str, contract: GraphContract, session: Any) -> None:
+def _check(engine: Engine[EngineManifest], graph: str, contract: GraphContract, session: Any) -> None:
     """Compares the inputs and outputs of a session with the contract."""
     for what, wanted, found in (
         ("input", contract.inputs, session.get_inputs()),

@@ -100,11 +100,12 @@ def _native(problems: list[str]) -> dict[str, str]:
 def _engines(problems: list[str]) -> dict[str, str]:
     from sdk import engines
     from sdk.engine import Engine
+    from sdk.manifest import EngineManifest
 
     found: dict[str, str] = {}
     for name, path in engines.shipped().items():
         try:
-            found[f"engine {name}"] = f"{Engine.open(path).manifest.method}, {path.stat().st_size / 1e6:.1f} MB"
+            found[f"engine {name}"] = f"{Engine.open(path, EngineManifest).manifest.method}, {path.stat().st_size / 1e6:.1f} MB"
         except KerfError as error:
             found[f"engine {name}"] = str(error)
             problems.append(f"the shipped engine {name} is damaged: install Kerf again, pip install --force-reinstall . in the checkout")

@@ -18,8 +18,9 @@ def add(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the verb."""
     from sdk.engine import Engine
+    from sdk.manifest import EngineManifest
 
-    engine = Engine.open(options.engine)
+    engine = Engine.open(options.engine, EngineManifest)
     if options.json:
         print(json.dumps(engine.manifest.to_dict(), indent=1, ensure_ascii=False))
     else:
@@ -27,14 +28,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(engine: Any) -> list[tuple[str, str]]:
-    m = engine.manifest
+def _segmenter_lines(m: Any) -> list[tuple[str, str]]:
     resize = m.input.resize
     first = f"shorter side {resize.short}" if resize.short is not None else f"scale {resize.factor:g}"
     names = ", ".join(m.class_names[:8]) + (f", ... ({len(m.class_names)} classes)" if len(m.class_names) > 8 else "")
-    lines = [
-        ("engine", str(engine.path)),
-        ("name", f"{m.name}, a {m.kind}, method {m.method}, format {m.format_version}"),
+    return [
         ("classes", names),
         ("input", f"{m.input.color}, {first}, longer side at most {resize.long} pixels, padded to multiples of {m.input.size_divisor}"),
         (
@@ -42,6 +40,24 @@ def _lines(engine: Any) -> list[tuple[str, str]]:
             f"scores above {m.box.score_threshold:g}, at most {m.box.max_detections}, boxes of a class up to IoU {m.box.nms_threshold:g}",
         ),
         ("masks", f"{m.mask.size[0]} x {m.mask.size[1]} in the {m.mask.frame}, foreground from {m.mask.threshold:g}"),
+    ]
+
+
+def _refiner_lines(m: Any) -> list[tuple[str, str]]:
+    lines = [("input", f"{m.color}{' and the mask' if m.mask_channel else ''}")]
+    for name, p in m.qualities.items():
+        most = "all" if p.max_patches is None else f"at most {p.max_patches}"
+        text = f"{p.size} px{f' and {p.padding} around' if p.padding else ''}, seen at {p.input_size}, NMS {p.nms_threshold:g}, {most}"
+        lines.append((name, f"{p.scheme} patches: {text}"))
+    return lines
+
+
+def _lines(engine: Any) -> list[tuple[str, str]]:
+    m = engine.manifest
+    lines = [
+        ("engine", str(engine.path)),
+        ("name", f"{m.name}, a {m.kind}, method {m.method}, format {m.format_version}"),
+        *(_refiner_lines(m) if m.kind == "refiner" else _segmenter_lines(m)),
         ("backends", ", ".join(m.runtime.backends)),
     ]
     for name, graph in m.graphs.items():

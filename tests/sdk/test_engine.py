@@ -148,7 +148,7 @@ def test_a_bad_file_is_refused_before_any_graph_is_opened(
     [
         ({"format_version": 3, "unheard_of": {}}, ("version 3", "reads version 2", "upgrade Kerf")),
         ({"format_version": 1, "box": {"coder_weights": [10, 10, 5, 5]}}, ("version 1", "reads version 2", "kerf export CHECKPOINT --out")),
-        ({"kind": "refiner", "proposals": None}, ("'refiner'", "'segmenter'")),
+        ({"kind": "tracker", "proposals": None}, ("'tracker'", "segmenter, refiner")),
     ],
 )
 def test_a_sound_file_that_does_not_fit_is_a_mismatch(
