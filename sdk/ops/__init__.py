@@ -4,6 +4,7 @@ All arrays are checked: a wrong dtype, shape or value raises `sdk.errors.InputEr
 depend on the number of threads, and any call may be made from several Python threads at once.
 """
 
+from sdk.ops.boundary_band import boundary_band
 from sdk.ops.crops import MaskCrops, crops_to_dense, dense_to_crops
 from sdk.ops.decode import decode_boxes
 from sdk.ops.nms import nms
@@ -21,6 +22,7 @@ __all__ = [
     "MaskCrops",
     "Patches",
     "Pyramid",
+    "boundary_band",
     "boundary_patches",
     "crops_to_dense",
     "cut_patches",

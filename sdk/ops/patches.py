@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sdk.ops import slow_patches as _core
+from sdk import _core
 from sdk.ops.crops import MaskCrops, chosen_positions
 
 Scheme = Literal["dense", "grid", "instance"]

@@ -99,10 +99,12 @@ struct CropArrays {
 std::vector<std::string_view> to_texts(const py::list& counts);
 py::list to_bytes(const std::vector<std::string>& texts);
 
+void bind_boundary_band(py::module_& module);
 void bind_crops(py::module_& module);
 void bind_decode(py::module_& module);
 void bind_nms(py::module_& module);
 void bind_paste(py::module_& module);
+void bind_patches(py::module_& module);
 void bind_polygons(py::module_& module);
 void bind_preprocess(py::module_& module);
 void bind_proposals(py::module_& module);

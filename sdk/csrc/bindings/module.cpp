@@ -29,10 +29,12 @@ PYBIND11_MODULE(_core, module) {
     module.doc() = "Native operators of Kerf; call them through sdk.ops.";
     translate_errors();
     kerf::bindings::bind_thread_pool(module);
+    kerf::bindings::bind_boundary_band(module);
     kerf::bindings::bind_crops(module);
     kerf::bindings::bind_decode(module);
     kerf::bindings::bind_nms(module);
     kerf::bindings::bind_paste(module);
+    kerf::bindings::bind_patches(module);
     kerf::bindings::bind_polygons(module);
     kerf::bindings::bind_preprocess(module);
     kerf::bindings::bind_proposals(module);

@@ -6,9 +6,9 @@
 #include <cmath>
 
 #include "arrays.h"
+#include "picture.h"
 
 namespace kerf::bindings {
-namespace {
 
 PictureView picture_view(const py::object& image) {
     require(py::isinstance<py::array>(image), "image: expected uint8 array of shape (H, W), (H, W, 1) or (H, W, 3), got " + describe(image));
@@ -28,6 +28,8 @@ void check_statistics(const std::array<float, 3>& mean, const std::array<float, 
         require(std[c] > 0.0f && std::isfinite(std[c]), "std: expected positive values, got " + std::to_string(std[c]));
     }
 }
+
+namespace {
 
 py::array_t<float> run(const py::object& image, std::pair<int64_t, int64_t> size, std::pair<int64_t, int64_t> padded,
                        std::array<float, 3> mean, std::array<float, 3> std, bool swap_channels, bool antialias, const py::object& out) {

@@ -1,13 +1,19 @@
-"""The reference of the boundary band against pooling, morphology and the convolution that defines it."""
+"""The boundary band: its reference against pooling, morphology and the convolution that defines it, the operator against the reference."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sdk import ops
+from sdk.errors import InputError
+from sdk.ops import reference
 from sdk.ops.reference import boundary_band
+from tests.sdk.ops import cases
 
 Mask = NDArray[np.bool_]
 
@@ -76,3 +82,44 @@ def test_full_and_empty_masks(width: int) -> None:
     frame[width:-width, width:-width] = False
     np.testing.assert_array_equal(full, frame)
     assert not boundary_band(np.zeros((12, 15), bool), width).any()
+
+
+def test_the_operator_equals_the_reference() -> None:
+    rng = np.random.default_rng(8)
+    for case in range(120):
+        shape = (int(rng.integers(1, 60)), int(rng.integers(1, 60)))
+        width, min_frac = int(rng.choice([1, 2, 3, 7])), float(rng.choice([0.0, 0.1, 0.4, 0.99]))
+        masks = cases.random_masks(rng, 3, shape)
+        bands = ops.boundary_band(ops.dense_to_crops(masks), shape, width=width, min_frac=min_frac)
+        for mask, band in zip(masks, ops.crops_to_dense(bands, shape), strict=True):
+            np.testing.assert_array_equal(band, reference.boundary_band(mask, width, min_frac), err_msg=f"case {case}")
+
+
+def test_the_widest_band_of_the_operator() -> None:
+    mask = np.ones((1, 300, 300), bool)
+    mask[0, 150, 150] = False
+    band = ops.crops_to_dense(ops.boundary_band(ops.dense_to_crops(mask), (300, 300), width=127), (300, 300))[0]
+    expected = np.ones((300, 300), bool)
+    expected[127:-127, 127:-127] = False
+    expected[23:278, 23:278] = True
+    np.testing.assert_array_equal(band, expected)
+
+
+def test_no_masks_have_no_bands() -> None:
+    assert len(ops.boundary_band(ops.MaskCrops.empty(), (5, 5))) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 0}, "width: expected 1 to 127, got 0"),
+        ({"width": 128}, "width"),
+        ({"min_frac": 1.0}, "min_frac"),
+        ({"min_frac": float("nan")}, "min_frac"),
+        ({"shape": (5, 4)}, r"boxes\[0\]: expected to lie inside 4 x 5 pixels"),
+    ],
+)
+def test_wrong_arguments_of_the_operator_are_named(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"masks": ops.dense_to_crops(np.ones((1, 5, 5), bool)), "shape": (5, 5)}
+    with pytest.raises(InputError, match=message):
+        ops.boundary_band(**{**arguments, **change})

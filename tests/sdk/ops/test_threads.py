@@ -46,6 +46,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     ),
     "paste_masks": lambda: ops.paste_masks(MASK_LOGITS, BOXES, PICTURE),
     "paste_rle": lambda: ops.paste_rle(MASK_LOGITS, BOXES, PICTURE),
+    "boundary_band": lambda: ops.boundary_band(CROPS, PICTURE, width=3),
     "boundary_patches": lambda: _fields(ops.boundary_patches(CROPS[:12], PICTURE, size=24)),
     "cut_patches": lambda: ops.cut_patches(IMAGE, CROPS, PATCHES, input_size=20, mean=(1, 2, 3), std=(4, 5, 6)),
     "merge_patches": lambda: ops.merge_patches(CROPS, PATCHES, PATCH_VALUES),
