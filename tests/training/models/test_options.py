@@ -10,8 +10,11 @@ import torch
 from sdk.config import ResizeRule
 from sdk.errors import ConfigError
 from training.config import BoxConfig, CascadeConfig, HeadConfig, ModelConfig, RankSortConfig, RPNConfig, ScoringConfig
+from training.heads.beis import BEISConfig
 from training.heads.bmask import BMaskConfig
+from training.heads.brefine import BRefineConfig
 from training.heads.fcn import FCNConfig
+from training.heads.refinemask import RefineMaskConfig
 from training.models.detector import Detector, Target
 
 SIZE = 64
@@ -20,6 +23,9 @@ HEADS: dict[str, HeadConfig] = {
     "fcn": FCNConfig(channels=8, convs=1),
     "fcn-p2": FCNConfig(channels=8, convs=1, source="p2"),
     "bmask": BMaskConfig(channels=8, convs=1, boundary_convs=1),
+    "refinemask": RefineMaskConfig(channels=8, stages=1),
+    "brefine": BRefineConfig(channels=8, convs=1, stages=2),
+    "beis": BEISConfig(channels=8, stages=1, bank_length=128),
 }
 
 
@@ -32,7 +38,7 @@ def config(loss: str = "ce_l1", *, cascade: bool = False, scoring: bool = False,
         norm="batch",
         fpn_channels=16,
         resize=ResizeRule(factor=1.0, long=SIZE),
-        rpn=RPNConfig(anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0), pre_nms_train=50, post_nms_train=50, post_nms_test=50, samples=64),
+        rpn=RPNConfig(anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0), pre_nms_train=50, post_nms_train=50, post_nms_test=50, samples=2048),
         box=BoxConfig(hidden=32, samples=32, max_detections=10).replace(**box),
         head=HEADS[head],
         detection_loss=loss,
@@ -55,7 +61,7 @@ COMBINATIONS = [
     for loss in ("ce_l1", "rs_giou")
     for cascade in (False, True)
     for scoring in (False, True)
-    for head in ("fcn", "bmask")
+    for head in (HEADS if cascade and scoring else ("fcn", "bmask"))  # all of them with everything
 ]
 
 
@@ -98,7 +104,7 @@ def test_nothing_to_find(loss: str, cascade: bool, scoring: bool, head: str) -> 
     losses = model.losses(torch.zeros(1, 3, SIZE, SIZE), [(SIZE, SIZE)], [target()])
     assert all(torch.isfinite(v) for k, v in losses.items() if k != "rpn_box" or loss == "rs_giou")  # 0 * -inf: only of this test
     found = model.eval().predict(torch.zeros(1, 3, SIZE, SIZE), [(SIZE, SIZE)])[0]
-    assert found.boxes.shape == (0, 4) and found.mask_logits.shape == (0, 28, 28)
+    assert found.boxes.shape == (0, 4) and found.mask_logits.shape == (0, model.mask_head.mask_size, model.mask_head.mask_size)
     assert found.scores.shape == (0,) and found.labels.dtype == torch.int64
 
 
