@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sdk.config import Config, check_fraction, require
+from training.data.coarse import CoarseConfig
 
 PROCEDURAL = ("scenes", "dead-leaves")  # sources without files
 NETWORKS = ("hrnet_w18_small_v2", "hrnet_w18", "hrnet_w48", "lite")
@@ -54,40 +55,6 @@ class RefinerConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoarseConfig(Config):
-    """How a true mask is made coarse: what mask heads, coarse grids and hands do to outlines.
-
-    Every range is drawn from uniformly unless said otherwise; all steps together make one coarse mask.
-    """
-
-    jitter: float = 0.04  # standard deviation of the box's edges, in its sides
-    grid: tuple[int, int] = (20, 48)  # cells per side of the soft mask, drawn by logarithm; mask heads have 28
-    blur: tuple[float, float] = (0.3, 1.6)  # sigma of the Gauss on the grid, cells
-    noise: tuple[float, float] = (0.0, 0.35)  # amplitude of the low-frequency noise on the soft mask, which lies in 0..1
-    noise_cells: tuple[int, int] = (4, 12)  # cells per side of that noise
-    bias: float = 0.15  # the threshold is drawn from .5 +- bias
-    thin: float = 0.3  # probability that thin parts are dropped
-    thin_radius: tuple[float, float] = (0.01, 0.05)  # half of the width that counts as thin, in sqrt(area)
-    morphology: float = 0.3  # probability of erosion or dilation
-    morphology_radius: tuple[float, float] = (0.005, 0.03)  # in sqrt(area)
-    neighbour: float = 0.2  # probability that a part of a neighbour, or of the ground where there is none, is glued on
-    polygon: float = 0.1  # probability that the outline becomes a polygon, as a hand draws it
-    polygon_error: tuple[float, float] = (1.0, 4.0)  # its greatest distance from the outline, pixels
-    clean: float = 0.1  # probability that the mask is only blurred a little: good masks have to stay good
-    min_iou: float = 0.5  # with the true mask; a mask not above this is drawn again
-
-    def __post_init__(self) -> None:
-        for name in ("thin", "morphology", "neighbour", "polygon", "clean"):
-            check_fraction(name, getattr(self, name))
-        for name in ("grid", "blur", "noise", "noise_cells", "thin_radius", "morphology_radius", "polygon_error"):
-            low, high = getattr(self, name)
-            require(0 <= low <= high, f"{name} must be two numbers in order, not negative, got {(low, high)}")
-        require(self.grid[0] >= 4 and self.noise_cells[0] >= 2, "grid needs at least 4 cells and noise_cells at least 2")
-        require(0 <= self.bias < 0.5 and self.jitter >= 0, f"bias must be below .5 and jitter not negative, got {self.bias}, {self.jitter}")
-        require(0 <= self.min_iou < 1, f"min_iou must be from 0 to below 1, got {self.min_iou}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class PatchConfig(Config):
     """How patches are picked and varied."""
 
@@ -119,7 +86,7 @@ class SourceConfig(Config):
     """One source of pictures with true masks. Each field is a key of ``--source DATA,key=value,...``."""
 
     data: str  # folder of a data set, "scenes" or "dead-leaves"
-    weight: float = 1.0  # share of the patches, relative to the other sources
+    weight: float = 1.0  # share of the patches, relative to the other sources; 0 = only validated on
     split: str = "train"
     annotations: str = ""  # JSON file, where it is not DATA/annotations/SPLIT.json
     images: str = ""  # folder of the pictures, where it is not DATA/SPLIT
@@ -132,7 +99,7 @@ class SourceConfig(Config):
 
     def __post_init__(self) -> None:
         require(bool(self.data), "data must name a folder, 'scenes' or 'dead-leaves'")
-        require(self.weight > 0, f"weight must be positive, got {self.weight}")
+        require(self.weight >= 0, f"weight must not be negative, got {self.weight}")
         check_fraction("simulate", self.simulate)
         require(self.count >= 1 and self.size >= 96, f"count must be at least 1 and size at least 96, got {self.count} and {self.size}")
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")

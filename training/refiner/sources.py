@@ -128,15 +128,16 @@ def open_sources(
     """All sources, with everything in them decoded once.
 
     Returns:
-        What is trained on, what is validated on (procedural pictures of another seed and what ``hold_out`` names), and what was left
+        What is trained on, what is validated on (procedural pictures of another seed, what ``hold_out`` names, sources of
+        weight 0), and what was left
         out, one a line.
 
     Raises:
         ConfigError: no source, or a pattern of ``hold_out`` that fits no picture.
         DataError: something cannot be used and ``skip_bad`` is false, or nothing is left.
     """
-    if not configs:
-        raise ConfigError("no data: give at least one --source")
+    if not any(config.weight for config in configs):
+        raise ConfigError("no data: give at least one --source with a weight above 0")
     names = [Path(c.data).name for c in configs]
     train: list[PatchSource] = []
     held: list[PatchSource] = []
@@ -145,7 +146,8 @@ def open_sources(
         name = names[position] if names.count(names[position]) == 1 else f"{names[position]}{position}"
         if config.data in ("scenes", "dead-leaves"):
             make = Scenes if config.data == "scenes" else DeadLeaves
-            train.append(PatchSource(name, config, make(config.count, config.size, config.seed), range(config.count), {}, min_iou))
+            if config.weight:
+                train.append(PatchSource(name, config, make(config.count, config.size, config.seed), range(config.count), {}, min_iou))
             pictures = make(HELD_PICTURES, config.size, config.seed + 1)
             held.append(PatchSource(name, config, pictures, range(HELD_PICTURES), {}, min_iou))
             continue
@@ -154,7 +156,8 @@ def open_sources(
         left_out += lost + wrong
         apart = _held_out(config, data)
         rest = [i for i in range(len(data.records)) if i not in apart]
-        train.append(PatchSource(name, config, data, rest, results, min_iou))
+        if config.weight:
+            train.append(PatchSource(name, config, data, rest, results, min_iou))
         if apart:
             held.append(PatchSource(name, config, data, sorted(apart), results, min_iou))
     return train, held, left_out
@@ -175,6 +178,8 @@ def _open_files(config: SourceConfig, world: World, cache: Path, *, skip_bad: bo
 
 def _held_out(config: SourceConfig, data: FileSource) -> set[int]:
     """Indices of the pictures that are validated on."""
+    if not config.weight:
+        return set(range(len(data.records)))
     apart: set[int] = set()
     for pattern in config.hold_out:
         found = {i for i, record in enumerate(data.records) if fnmatch(record.path.name, pattern)}

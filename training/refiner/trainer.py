@@ -1,17 +1,13 @@
-"""The training loop of a refinement network, and its checkpoints.
-
-``python -m training.refiner.trainer RUN.pt WEIGHTS.pt`` keeps the trained weights alone (averaged where there are such).
-"""
+"""The training loop of a refinement network, and its checkpoints."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from sdk.errors import ConfigError, KerfError
+from sdk.errors import ConfigError
 from training import checkpoint
 from training.distributed import World
 from training.refiner.config import RefinerTrainConfig
@@ -34,6 +30,8 @@ class RefinerTrainer(Trainer):
     Raises:
         ConfigError: as `Trainer`; or the patches of a picture would be shared by two processes.
     """
+
+    kind = "refiner"
 
     def __init__(
         self, config: RefinerTrainConfig, data: PatchSet, out: Path, world: World | None = None, held: list[HeldOut] | None = None
@@ -79,25 +77,9 @@ def load_refiner(path: str | Path) -> tuple[Refiner, RefinerTrainConfig]:
     Raises:
         CheckpointError: no checkpoint of a refinement network, or weights that are missing, left over or misshapen; they are named.
     """
-    content = checkpoint.load(path)
+    content = checkpoint.of_kind(path, "refiner")
     with checkpoint.fitting(path):
         config = RefinerTrainConfig.from_dict(content["config"])
         model = Refiner(config.model)
         model.load_state_dict({**content["model"], **(content["ema"] or {})})
     return model.eval(), config
-
-
-def slim(source: str | Path, target: Path) -> None:
-    """Write the weights of ``source`` without the state that only training needs."""
-    model, config = load_refiner(source)
-    content = {"config": config.to_dict(), "iteration": checkpoint.load(source)["iteration"], "model": model.state_dict(), "ema": None}
-    checkpoint.save(target, content)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m training.refiner.trainer RUN.pt WEIGHTS.pt")
-    try:
-        slim(sys.argv[1], Path(sys.argv[2]))
-    except (KerfError, OSError) as error:
-        sys.exit(f"training.refiner.trainer: error: {error}")
