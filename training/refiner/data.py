@@ -20,7 +20,7 @@ from training.data.source import DataError
 from training.refiner.augment import shade
 from training.refiner.config import PatchConfig, RefinerTrainConfig
 from training.refiner.model import normalised
-from training.refiner.patches import boundary_scores, boxes_inside, cut, pick_centres
+from training.refiner.patches import boxes_inside, centres_of, cut
 from training.refiner.sources import PatchSource, Picture
 
 Rng = np.random.Generator
@@ -103,12 +103,12 @@ class Patches:
                 return []
             coarse = made
         picks = self.config.patches
-        centres = pick_centres(boundary_scores(coarse, picks.border), self.config.model.patch, picks.nms_threshold)
+        centres = centres_of(coarse, window[:2], picture.shape, self.config.model, picks)
         if not len(centres):
             return []
         # All different ones first; a small mask has fewer than are wanted.
         order = np.concatenate([rng.permutation(len(centres)) for _ in range(math.ceil(picks.per_mask / len(centres)))])
-        chosen = centres[order[: picks.per_mask]] + window[:2]
+        chosen = centres[order[: picks.per_mask]]
         return [self._cut(picture, coarse, window, n, centre, name, rng) for centre in chosen]
 
     def _cut(

@@ -1,52 +1,32 @@
-"""Which patches of a coarse mask are trained on, and how they are cut out (Tang et al. 2021, section 3.1).
-
-All of it works on one window of the picture that holds the mask, never on the whole picture.
-"""
+"""Which patches of a coarse mask are trained on, and how they are cut out (Tang et al. 2021, section 3.1)."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from sdk.ops import MaskCrops, boundary_patches
+from training.refiner.config import PatchConfig, RefinerConfig
 
 Mask = NDArray[np.uint8]
 Boxes = NDArray[np.int64]
 
 
-def boundary_scores(mask: Mask, border: bool = True) -> NDArray[np.float64]:
-    """How balanced the 3x3 surrounding of every pixel is: min(9 - s, s) / 4.5 with s its foreground pixels; 0 away from the boundary.
+def centres_of(coarse: Mask, origin: tuple[int, int], shape: tuple[int, int], config: RefinerConfig, picks: PatchConfig) -> Boxes:
+    """Centres (P, 2) xy, pixels of the picture, of the patches that inference would take of a coarse mask.
 
     Args:
-        mask: (H, W) uint8, 0 or 1.
-        border: outside counts as background; otherwise the mask goes on there as it is at the edge.
+        coarse: (h, w) uint8, 0 or 1, a window of the picture.
+        origin: x, y of the window in the picture.
+        shape: (H, W) of the picture.
+        config: side of a patch.
+        picks: threshold of the NMS, and whether the picture's edge counts as boundary.
     """
-    outside = cv2.BORDER_CONSTANT if border else cv2.BORDER_REPLICATE
-    count = cv2.boxFilter(mask, cv2.CV_16S, (3, 3), normalize=False, borderType=outside)
-    return np.asarray(np.minimum(9 - count, count) / 4.5, np.float64)
-
-
-def pick_centres(scores: NDArray[np.float64], patch: int, threshold: float) -> Boxes:
-    """Centres (P, 2) xy of the patches that are left after NMS over one candidate box per boundary pixel.
-
-    All boxes have one size, so their IoU is a function of the distance of their centres. Of equal scores the first pixel in row-major
-    order wins.
-
-    Args:
-        scores: (H, W), as `boundary_scores` gives them.
-        patch: side of the boxes, pixels.
-        threshold: a box whose IoU with a kept one is above this is suppressed.
-    """
-    ys, xs = np.nonzero(scores)
-    order = np.argsort(-scores[ys, xs], kind="stable")
-    x, y = xs[order].astype(np.int64), ys[order].astype(np.int64)
-    kept: list[tuple[int, int]] = []
-    while len(x):
-        kept.append((int(x[0]), int(y[0])))
-        common = np.maximum(0, patch - np.abs(x - x[0])) * np.maximum(0, patch - np.abs(y - y[0]))
-        left = common <= threshold * (2 * patch * patch - common)
-        left[0] = False
-        x, y = x[left], y[left]
-    return np.array(kept, np.int64).reshape(-1, 2)
+    x, y = origin
+    box = np.array([[x, y, x + coarse.shape[1], y + coarse.shape[0]]], np.int32)
+    crops = MaskCrops(box, np.array([0, coarse.size], np.int64), np.ascontiguousarray(coarse).ravel())
+    found = boundary_patches(crops, shape, size=config.patch, threshold=picks.nms_threshold, frame=picks.border)
+    return found.boxes[:, :2].astype(np.int64) + config.patch // 2
 
 
 def boxes_inside(centres: Boxes, side: int, shape: tuple[int, int]) -> Boxes:

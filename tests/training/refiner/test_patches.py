@@ -1,42 +1,24 @@
-import cv2
 import numpy as np
-import pytest
+import torch
 
-from training.refiner.patches import boundary_scores, boxes_inside, cut, pick_centres
-
-
-def slow_scores(mask: np.ndarray, border: bool) -> np.ndarray:
-    """The definition, pixel by pixel."""
-    padded = np.pad(mask.astype(int), 1, mode="constant") if border else np.pad(mask.astype(int), 1, mode="edge")
-    result = np.zeros(mask.shape)
-    for y in range(mask.shape[0]):
-        for x in range(mask.shape[1]):
-            s = padded[y : y + 3, x : x + 3].sum()
-            result[y, x] = min(9 - s, s) / 4.5
-    return result
+from sdk.ops import boundary_patches, cut_patches, dense_to_crops
+from training.refiner.config import PatchConfig, RefinerConfig
+from training.refiner.data import Triple, resized
+from training.refiner.model import normalised
+from training.refiner.patches import boxes_inside, centres_of, cut
 
 
-@pytest.mark.parametrize("border", [True, False])
-def test_scores_are_those_of_the_definition(border: bool) -> None:
-    rng = np.random.default_rng(0)
-    for size in ((1, 1), (1, 7), (9, 12)):
-        mask = (cv2.GaussianBlur(rng.random(size), (0, 0), 1.5) > 0.5).astype(np.uint8)
-        np.testing.assert_allclose(boundary_scores(mask, border), slow_scores(mask, border))
-
-
-@pytest.mark.parametrize(("threshold", "expected"), [(0.25, 36), (0.55, 74)])
-def test_ellipse_gives_the_known_number_of_patches(threshold: float, expected: int) -> None:
-    y, x = np.mgrid[:600, :800]
-    mask = (((x - 400) / 250) ** 2 + ((y - 300) / 180) ** 2 <= 1).astype(np.uint8)
-    centres = pick_centres(boundary_scores(mask), 64, threshold)
-    assert len(centres) == expected
-
-
-def test_no_boundary_gives_no_patch() -> None:
-    assert pick_centres(boundary_scores(np.zeros((20, 20), np.uint8)), 64, 0.25).shape == (0, 2)
-    full = np.ones((20, 20), np.uint8)
-    assert len(pick_centres(boundary_scores(full), 8, 0.25)) > 0  # the picture's edge counts
-    assert pick_centres(boundary_scores(full, border=False), 8, 0.25).shape == (0, 2)
+def test_centres_are_those_of_inference() -> None:
+    mask = np.zeros((90, 130), np.uint8)
+    mask[20:75, 30:] = 1  # goes on over the right edge
+    picks = PatchConfig(nms_threshold=0.3)
+    inference = boundary_patches(dense_to_crops(mask[None].view(bool)), mask.shape, size=32, threshold=0.3).boxes
+    window = mask[15:85, 22:130]
+    centres = centres_of(window, (22, 15), mask.shape, RefinerConfig(patch=32), picks)
+    assert boxes_inside(centres, 32, mask.shape).tolist() == inference.tolist()
+    without = centres_of(window, (22, 15), mask.shape, RefinerConfig(patch=32), picks.replace(border=False))
+    assert 0 < len(without) < len(centres)
+    assert centres_of(np.zeros_like(window), (22, 15), mask.shape, RefinerConfig(), picks).shape == (0, 2)
 
 
 def test_boxes_stay_inside_and_keep_their_size() -> None:
@@ -49,3 +31,22 @@ def test_cut_fills_with_zeros_outside() -> None:
     array = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
     assert cut(array, np.array([2, 1, 6, 4])).tolist() == [[7, 8, 0, 0], [11, 12, 0, 0], [0, 0, 0, 0]]
     assert cut(array, np.array([9, 9, 11, 11]), (10, 10)).tolist() == [[0, 0], [0, 1]]  # a window that begins at 10, 10
+
+
+def test_the_network_sees_in_training_what_it_sees_at_inference() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (100, 140, 3), dtype=np.uint8)
+    mask = np.zeros((100, 140), np.uint8)
+    mask[30:80, 40:120] = 1
+    crops = dense_to_crops(mask[None].view(bool))
+    for pad, side in ((0, 64), (0, 128), (5, 96)):
+        config = RefinerConfig(pad=pad, input=side)
+        patches = boundary_patches(crops, mask.shape, padding=pad)
+        wanted = cut_patches(image, crops, patches, input_size=side, mean=config.mean, std=config.std)
+        boxes = patches.boxes.astype(np.int64) + np.array([-pad, -pad, pad, pad])
+        triples = [Triple(cut(image, box), cut(mask, box), cut(mask, box), "") for box in boxes]
+        pictures, coarse, truth = resized(triples, side)
+        ours = normalised(pictures, coarse, config)
+        assert torch.equal(coarse, truth) and ours.shape == wanted.shape
+        # Training resizes in fixed point and rounds to bytes.
+        np.testing.assert_allclose(ours.numpy(), wanted, atol=0.7 / min(config.std))

@@ -61,11 +61,12 @@ def test_resume_repeats_the_uninterrupted_run(tmp_path: Path) -> None:
 def test_overfits_a_few_patches(tmp_path: Path) -> None:
     model = RefinerConfig(network="lite", lite=LiteConfig(widths=(16, 32, 32), blocks=(1, 1, 1)), input=64)
     coarse = CoarseConfig(clean=0.0, noise=(0.3, 0.5))
-    run = trainer(SHORT.replace(model=model, coarse=coarse, learning_rate=5e-3, iterations=120, validate_every=0, ema=0.0), tmp_path)
+    config = SHORT.replace(model=model, coarse=coarse, batch=4, learning_rate=5e-3, iterations=180, validate_every=0, ema=0.0)
+    run = trainer(config, tmp_path)
     batch = run.data.batch(0)
     run._stream = iter(lambda: batch, None)
     before = iou((batch.patches[:, 3] > 0), batch.targets)
-    for _ in range(120):
+    for _ in range(180):
         run.step()
     with torch.no_grad():
         after = iou(run.model(batch.patches)[:, 0] > 0, batch.targets)
