@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +15,10 @@ from torch import Tensor, nn
 
 from export.graphs import MaskGraph, _export, map_channels, own_maps, plain_batch_norm
 from tests.export.random_detectors import random_detector, small_config
+from training.config import ScoringConfig
 from training.heads import HEADS
+from training.heads.layers import ClassSlice
+from training.models.mask_scoring import MaskScoring
 from training.models.resnet import NORMS, BasicBlock, Bottleneck, FrozenBatchNorm, ResNet
 
 # Whose outputs have a size that depends on values, or that run other graphs: no backend with static shapes takes them.
@@ -150,3 +155,63 @@ def test_mask_graphs_are_static_but_for_their_number_of_rois(head: str) -> None:
         (found,) = session.run(None, feeds)
         assert found.shape == (count, model.mask_head.mask_size, model.mask_head.mask_size)
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-3)
+
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("fcn", {"convs": 8, "aligned": False}),
+    ("bmask", {"variant": "sobel"}),
+    ("bmask", {"boundary_to_mask": False}),
+    ("bmask", {"boundary_target": "none", "boundary_pool": 14, "source": "p2"}),
+    ("refinemask", {"variant": "simple"}),
+    ("refinemask", {"semantic": False, "band_rule": "exact", "infer_width": 2}),
+    ("refinemask", {"start_stage": 0, "band_rule": "strict", "last_stage_agnostic": True}),
+    ("refinemask", {"stages": 2, "band_rule": "inner"}),
+    ("refinemask", {"refinement": "none", "start_stage": 3}),
+    ("brefine", {"stages": 1, "source": "p2"}),
+    ("brefine", {"stages": 2, "upsample": "transposed", "branches": 1, "residual": False}),
+    ("brefine", {"ram": False}),
+    ("beis", {"stages": 0}),
+    ("beis", {"stages": 1, "p2": "first", "bef_dim": 8}),
+    ("beis", {"stages": 2, "p2": "off", "source": "p2"}),
+    ("beis", {"stages": 2, "source": "p2", "ibdl": False, "cbdl": False}),
+]
+
+
+QUICK = (("brefine", {"stages": 1, "source": "p2"}), ("beis", {"stages": 0}))
+
+
+@pytest.mark.parametrize(("head", "options"), [v if v in QUICK else pytest.param(*v, marks=pytest.mark.slow) for v in VARIANTS], ids=str)
+def test_mask_graphs_of_variants_with_mask_scoring(head: str, options: dict[str, Any]) -> None:
+    """Masks and their scores as PyTorch gives them; the pools that the graph has are those that the head names."""
+    torch.manual_seed(0)
+    module = HEADS[head](HEADS[head].config_type(name=head, channels=32, **options), 16, 3).eval()
+    for layer in module.modules():
+        if isinstance(layer, ClassSlice):
+            torch.nn.init.normal_(layer.weight, std=0.3)
+            torch.nn.init.normal_(layer.bias)
+    scoring = MaskScoring(ScoringConfig(channels=8, hidden=16), module, 3).eval()
+    torch.nn.init.constant_(scoring.iou.bias, 0.5)
+    maps = module.maps([torch.zeros(1, 16, 8, 8)])
+    shapes = [(16 if p.feature == "pyramid" else maps[p.feature].shape[1], p.size, p.size) for p in module.pools]
+    rois = torch.export.Dim("rois")
+    data = _export(
+        MaskGraph(SimpleNamespace(mask_head=module, mask_scoring=scoring)),  # type: ignore[arg-type]  # all that it takes of a detector
+        (torch.zeros(3, dtype=torch.int64), *(torch.zeros(3, *shape) for shape in shapes)),
+        ({0: rois}, tuple({0: rois} for _ in shapes)),
+        ["labels", *(f"rois{i}" for i in range(len(shapes)))],
+        ["mask_logits", "mask_scores"],
+    )
+    graph = onnx.load_from_string(data).graph
+    kinds = {node.op_type for node in graph.node}
+    assert kinds <= MASK_OPERATORS and not FORBIDDEN & kinds, kinds - MASK_OPERATORS
+    session = onnxruntime.InferenceSession(data)
+    assert [i.name for i in session.get_inputs()] == ["labels", *(f"rois{i}" for i in range(len(shapes)))]
+    for count in (0, 1, 5):
+        labels, inputs = torch.randint(0, 3, (count,)), [torch.randn(count, *shape) for shape in shapes]
+        with torch.no_grad():
+            output = module(inputs, labels)
+            quality = scoring.quality(output, labels)
+        feeds = {"labels": labels.numpy(), **{f"rois{i}": x.numpy() for i, x in enumerate(inputs)}}
+        logits, scores = session.run(["mask_logits", "mask_scores"], feeds)
+        np.testing.assert_allclose(logits, output.logits.numpy(), atol=1e-3)
+        np.testing.assert_allclose(scores, quality.numpy(), atol=1e-4)
