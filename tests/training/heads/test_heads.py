@@ -41,7 +41,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("beis", {"literal": True}),
     ("beis", {"normalize": True, "tau": 0.1}),
 ]
-# What four pictures need where it is not 80 iterations. BEIS's contrast and its masks pull apart for long: one refinement stage here.
+# What four pictures need where it is not 80 iterations. BEIS's contrast and its masks pull apart for long: one refinement stage
+# here, all of them in a slow test.
 FIT: dict[str, dict[str, Any]] = {"refinemask": {"iterations": 100}, "beis": {"iterations": 200, "stages": 1}}
 
 every_head = pytest.mark.parametrize("name", HEADS)
@@ -181,6 +182,11 @@ def test_overfits_four_pictures(name: str) -> None:
     options = {"iterations": 80, **FIT.get(name, {})}
     iou = fit(rois(pictures()), options.pop("iterations"), 5e-3, name=name, **options)
     assert iou.min() >= 0.95, iou
+
+
+@pytest.mark.slow
+def test_beis_overfits_four_pictures_with_all_its_stages() -> None:
+    assert fit(rois(pictures()), 250, 5e-3, name="beis").min() >= 0.95
 
 
 @every_head
