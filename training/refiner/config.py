@@ -142,7 +142,7 @@ class RefinerTrainConfig(Config):
     validate_patches: int = 64  # per source
     threads: int = 0  # 0 = torch's choice
     workers: int = 0  # processes that prepare batches ahead; 0 = the training process does it
-    cache_mb: int = 1024  # decoded pictures kept in memory, MiB over all workers
+    cache_mb: int = 2048  # decoded pictures kept in memory, MiB over all workers
 
     def __post_init__(self) -> None:
         for name, known in (

@@ -21,7 +21,7 @@ from training.refiner.augment import shade
 from training.refiner.config import PatchConfig, RefinerTrainConfig
 from training.refiner.model import normalised
 from training.refiner.patches import boxes_inside, centres_of, cut
-from training.refiner.sources import PatchSource, Picture
+from training.refiner.sources import PatchSource, Picture, PictureCache
 
 Rng = np.random.Generator
 TRIES = 50  # pictures that are drawn before a source is given up
@@ -173,8 +173,9 @@ class PatchSet(Dataset[PatchBatch]):
         weights = np.array([source.config.weight for source in sources])
         self.probability = weights / weights.sum()
         self.parts = config.accumulate  # of a batch; the trainer multiplies it by its processes
+        cache = PictureCache(config.cache_mb * 2**20 // max(1, config.workers))
         for source in sources:
-            source.room = config.cache_mb * 2**20 // max(1, config.workers) // len(sources)
+            source.cache = cache
 
     def batch(self, iteration: int, part: int = 0) -> PatchBatch:
         """One of the ``parts`` of an iteration's batch."""

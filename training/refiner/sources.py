@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -47,6 +47,29 @@ class Picture:
         return self.image.shape[0], self.image.shape[1]
 
 
+class PictureCache:
+    """The pictures that were used last, up to a number of bytes.
+
+    Args:
+        room: bytes.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room = room  # bytes that are left
+        self._kept: OrderedDict[tuple[str, int], Picture] = OrderedDict()
+
+    def get(self, key: tuple[str, int], make: Callable[[], Picture]) -> Picture:
+        """The picture of a source's name and an index, made if it is not there."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        picture = self._kept[key] = make()
+        self.room -= picture.nbytes
+        while self.room < 0 and self._kept:
+            self.room += self._kept.popitem(last=False)[1].nbytes
+        return picture
+
+
 class PatchSource:
     """One source, as training sees it.
 
@@ -76,8 +99,7 @@ class PatchSource:
             raise DataError(f"{config.data}: no picture with an object is left to draw from")
         areas = np.array([data.records[int(i)].height * data.records[int(i)].width for i in self.pictures], np.float64)
         self.probability = np.sqrt(areas) / np.sqrt(areas).sum()
-        self._cache: OrderedDict[int, Picture] = OrderedDict()
-        self.room = 0  # bytes of decoded pictures that may be kept; `PatchSet` shares them out
+        self.cache = PictureCache(0)  # `PatchSet` gives all of its sources one
 
     def draw(self, rng: np.random.Generator) -> int:
         """A random picture; large ones hold more outline, but should not crowd out small ones: square root of the area."""
@@ -85,17 +107,12 @@ class PatchSource:
 
     def picture(self, index: int) -> Picture:
         """Record ``index``, decoded, with its coarse masks paired with true ones."""
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
+        return self.cache.get((self.name, index), lambda: self._picture(index))
+
+    def _picture(self, index: int) -> Picture:
         sample = encoded(self.data, index)
         masks = rle_decode(sample.counts, sample.image.shape[:2])
-        picture = Picture(sample.image, masks, masks.areas(), self._pairs(index, sample, masks))
-        self.room -= picture.nbytes
-        self._cache[index] = picture
-        while self.room < 0 and self._cache:
-            self.room += self._cache.popitem(last=False)[1].nbytes
-        return picture
+        return Picture(sample.image, masks, masks.areas(), self._pairs(index, sample, masks))
 
     def image_id(self, index: int) -> str:
         """How messages call a picture."""

@@ -39,7 +39,6 @@ def hold_out(sources: list[PatchSource], config: RefinerTrainConfig) -> list[Hel
     sets: list[HeldOut] = []
     for number, source in enumerate(sources):
         draw, triples = Patches(source, config), list[Triple]()
-        source.room = 0  # these pictures are needed once
         while len(triples) < config.validate_patches:
             triples += draw.draw(np.random.default_rng([config.seed + STREAM, number, len(triples)]))
         triples = triples[: config.validate_patches]

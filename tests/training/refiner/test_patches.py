@@ -49,4 +49,4 @@ def test_the_network_sees_in_training_what_it_sees_at_inference() -> None:
         ours = normalised(pictures, coarse, config)
         assert torch.equal(coarse, truth) and ours.shape == wanted.shape
         # Training resizes in fixed point and rounds to bytes.
-        np.testing.assert_allclose(ours.numpy(), wanted, atol=0.7 / min(config.std))
+        np.testing.assert_allclose(ours.numpy(), wanted, atol=1.0 / min(config.std))

@@ -11,7 +11,7 @@ from training.data.source import DataError
 from training.distributed import World
 from training.refiner.config import PatchConfig, RefinerTrainConfig, SourceConfig
 from training.refiner.data import Patches
-from training.refiner.sources import PatchSource, open_sources, parse_source
+from training.refiner.sources import PatchSource, PictureCache, open_sources, parse_source
 
 
 def opened(out: Path, *configs: SourceConfig, skip_bad: bool = False) -> tuple[list[PatchSource], list[PatchSource], str]:
@@ -30,7 +30,6 @@ def test_every_source_yields_valid_triples(ellipses: Path, coarse_results: Path,
     assert [h.name for h in held] == ["scenes", "dead-leaves"] and left_out == ""
     run = RefinerTrainConfig(patches=PatchConfig(per_mask=3, masks=2, jitter=4.0, scale=(0.8, 1.25)), batch=6)
     for source in sources:
-        source.room = 10**8
         overlaps = []
         for seed in range(4):
             triples = Patches(source, run).draw(np.random.default_rng(seed))
@@ -43,6 +42,18 @@ def test_every_source_yields_valid_triples(ellipses: Path, coarse_results: Path,
                 assert triple.picture.startswith(source.name)
                 overlaps.append(mask_iou(triple.coarse, triple.truth))
         assert 0.5 < np.mean(overlaps) < 0.999
+
+
+def test_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
+    (source,), _, _ = opened(tmp_path, SourceConfig(data="scenes", count=4, size=96))
+    sizes = [source.picture(i).nbytes for i in range(3)]
+    source.cache = PictureCache(sizes[0] + sizes[2] + 1)
+    first = source.picture(0)
+    assert source.picture(0) is first
+    source.picture(1)
+    source.picture(2)
+    assert source.picture(0) is not first  # 1 or 2 took its place
+    assert 0 <= source.cache.room <= sum(sizes)
 
 
 def test_given_masks_are_those_of_the_file(ellipses: Path, coarse_results: Path, tmp_path: Path) -> None:
