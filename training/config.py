@@ -52,7 +52,7 @@ class BoxConfig(Config):
     """Second stage."""
 
     pool_size: int = 7
-    sampling_ratio: int = 2  # samples per bin and side; 0 = adaptive
+    sampling_ratio: int = 2  # samples per bin and side, bounded cost on any box; 0 = adaptive, as the presets of the papers have it
     aligned: bool = True  # False = RoIAlign without the half-cell shift (``sdk.manifest.PoolSpec``)
     hidden: int = 1024
     coder_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
@@ -123,7 +123,7 @@ class HeadConfig(Config):
     name: str  # its row in ``training.heads.HEADS``
     channels: int = 256
     pool_size: int = 14  # bins per side of the main RoI input
-    sampling_ratio: int = 2  # samples per bin and side; 0 = adaptive
+    sampling_ratio: int = 2  # as ``BoxConfig.sampling_ratio``
     source: str = "pyramid"  # where the main RoI input comes from: "pyramid" = P2..P5 by box size, "p2" = P2 for every box
 
     def __post_init__(self) -> None:

@@ -113,6 +113,8 @@ PRESETS: dict[str, TrainConfig] = {
 MMDETECTION: Mapping[str, Mapping[str, Any]] = {
     "coco-1x": {"epochs": 12.0, "milestones": (8 / 12, 11 / 12), "warmup": 500, "augment.short": (800,)},
     "coco-2x": {"epochs": 24.0, "milestones": (16 / 24, 22 / 24), "warmup": 500, "augment.short": (800,)},
+    # Not in these papers: Detectron2's length and drops in epochs, so that it does not depend on the batch.
+    "coco-3x": {"epochs": 36.0, "warmup": 500, "augment.short": (800,)},
     "lvis-1x": {"epochs": 12.0, "milestones": (8 / 12, 11 / 12), "warmup": 500},
     "cityscapes": {"epochs": 64.0, "milestones": (7 / 8,), "warmup": 500, "augment.short": (800, 1024), "augment.short_range": True},
 }

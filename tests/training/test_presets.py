@@ -5,6 +5,7 @@ import pytest
 
 from sdk.errors import ConfigError
 from training.config import ModelConfig, TrainConfig
+from training.heads import HEADS
 from training.presets import PAPERS, PRESETS, RECIPES, with_head
 
 
@@ -42,3 +43,19 @@ def test_recipes_of_the_papers() -> None:
     city = with_head(PRESETS["cityscapes"], "cityscapes", "bmask")
     assert (city.batch, city.learning_rate, city.iterations, city.augment.long, city.model.resize.short) == (8, 0.01, 24_000, 2048, 1024)
     assert dataclasses.asdict(with_head(PRESETS["coco-3x"], "coco-3x", "fcn")) == dataclasses.asdict(PRESETS["coco-3x"])
+
+
+@pytest.mark.parametrize("preset", PAPERS)
+def test_what_defines_a_method_comes_with_every_preset_of_the_papers(preset: str) -> None:
+    brefine = with_head(PRESETS[preset], preset, "brefine")
+    assert (brefine.model.detection_loss, brefine.batch) == ("rs_giou", 6) and brefine.epochs > 0
+    refinemask = with_head(PRESETS[preset], preset, "refinemask")
+    assert (refinemask.clip_norm, refinemask.model.box.class_weight, refinemask.model.box.box_weight) == (35, 2, 2)
+
+
+@pytest.mark.parametrize("preset", PAPERS)
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_the_papers_sample_adaptively(preset: str, head: str) -> None:
+    """The defaults take 2 x 2 samples a bin, whose cost does not depend on the box; the papers' models took as many as there are cells."""
+    config = with_head(PRESETS[preset], preset, head)
+    assert (config.model.head.sampling_ratio, config.model.box.sampling_ratio) == (0, 0)
