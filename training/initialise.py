@@ -44,6 +44,15 @@ def load_backbone(model: Detector, path: str | Path) -> None:
         CheckpointError: no state dict that can be read.
         ConfigError: one of another network; missing, left-over and misshapen weights are named.
     """
+    load_imagenet(model.backbone, read_state_dict(path))
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Weights by name from a file that others published.
+
+    Raises:
+        CheckpointError: no state dict that can be read.
+    """
     try:
         content = torch.load(Path(path), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
@@ -53,4 +62,4 @@ def load_backbone(model: Detector, path: str | Path) -> None:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise CheckpointError(f"{path}: expected a dictionary of weights by name, got {type(content).__name__}")
-    load_imagenet(model.backbone, content)
+    return content

@@ -19,10 +19,11 @@ import torch
 
 from sdk.errors import ConfigError, KerfError
 from training import distributed
-from training.initialise import load_matching
+from training.initialise import load_matching, read_state_dict
 from training.options import add_fields, iterate, set_fields, set_paths
 from training.refiner.config import RefinerTrainConfig
 from training.refiner.data import PatchSet
+from training.refiner.model import load_imagenet_body
 from training.refiner.presets import PRESETS
 from training.refiner.sources import open_sources, parse_source
 from training.refiner.trainer import RefinerTrainer
@@ -38,6 +39,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     run.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     run.add_argument("--overwrite", action="store_true", help="begin anew although --out holds a checkpoint")
     run.add_argument("--init", type=Path, metavar="CHECKPOINT", help="begin with its weights, as far as names and shapes match")
+    run.add_argument("--backbone-weights", type=Path, metavar="FILE", help="begin with an ImageNet state dict in an HRNet's body")
     run.add_argument("--print-config", action="store_true", help="print the configuration as JSON and stop")
     data = parser.add_argument_group("data")
     data.add_argument("--source", action="append", default=[], metavar="DATA,key=value,...", help="once per source of pictures")
@@ -88,6 +90,8 @@ def _begin(trainer: RefinerTrainer, options: argparse.Namespace) -> list[str]:
     checkpoint = options.out / "checkpoint.pt"
     if checkpoint.exists() and not options.overwrite:
         raise ConfigError(f"{checkpoint} is there already: --resume goes on from it, --overwrite begins anew")
+    if options.backbone_weights:
+        load_imagenet_body(trainer.model, read_state_dict(options.backbone_weights))
     notes = [f"{options.init}: {note}" for note in load_matching(trainer.model, options.init)] if options.init else []
     trainer.restart_average()
     return notes
