@@ -104,11 +104,11 @@ def export_graphs(model: Detector) -> dict[str, bytes]:
         return torch.zeros(3, channels[pool.feature], pool.size, pool.size)
 
     trunk = Trunk(model)
-    graphs = {"trunk": _export(trunk, (torch.zeros(2, 3, 96, 128),), ({0: batch, 2: height, 3: width},), ["image"], trunk.names())}
+    graphs = {"trunk": export_module(trunk, (torch.zeros(2, 3, 96, 128),), ({0: batch, 2: height, 3: width},), ["image"], trunk.names())}
     for name, head in zip(stage_names(model), model.box_heads, strict=True):
-        graphs[name] = _export(BoxGraph(head), (pooled(model.box_pool()),), ({0: rois},), ["rois"], ["scores", "box_deltas"])
+        graphs[name] = export_module(BoxGraph(head), (pooled(model.box_pool()),), ({0: rois},), ["rois"], ["scores", "box_deltas"])
     pools = model.mask_head.pools
-    graphs["mask"] = _export(
+    graphs["mask"] = export_module(
         MaskGraph(model),
         (torch.zeros(3, dtype=torch.int64), *map(pooled, pools)),
         ({0: rois}, tuple({0: rois} for _ in pools)),
@@ -125,7 +125,7 @@ def map_channels(model: Detector) -> dict[str, int]:
     return {"pyramid": pyramid[0].shape[1], **{name: x.shape[1] for name, x in model.mask_head.maps(pyramid).items()}}
 
 
-def _export(module: nn.Module, example: tuple[Tensor, ...], dynamic: tuple[Any, ...], inputs: list[str], outputs: list[str]) -> bytes:
+def export_module(module: nn.Module, example: tuple[Tensor, ...], dynamic: tuple[Any, ...], inputs: list[str], outputs: list[str]) -> bytes:
     """One graph, checked, without the exporter's doc strings (they hold paths of this machine)."""
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from export.graphs import OPSET, export_graphs, stage_names
+from sdk.config import Config
 from sdk.engine import Engine
 from sdk.manifest import BoxSpec, BoxStage, GraphSpec, InputSpec, Manifest, MaskSpec, ProposalSpec
 from sdk.version import __version__
-from training.config import ModelConfig, TrainConfig
+from training.config import ModelConfig
 from training.models.detector import Detector
 from training.models.rpn import STRIDES, base_anchors
 
@@ -62,7 +63,7 @@ def _box(values: list[float]) -> tuple[float, float, float, float]:
     return x1, y1, x2, y2
 
 
-def provenance_of(checkpoint: Path, config: TrainConfig, data: list[dict[str, str]], metrics: dict[str, Any]) -> dict[str, Any]:
+def provenance_of(checkpoint: Path, config: Config, data: list[dict[str, str]], metrics: dict[str, Any]) -> dict[str, Any]:
     """Where an engine comes from: checkpoint hash, training configuration, data with licences, measured metrics."""
     now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
     return {

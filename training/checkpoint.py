@@ -48,6 +48,23 @@ def load(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def kind_of(content: dict[str, Any]) -> str:
+    """What a checkpoint's model is: "segmenter" or "refiner"."""
+    return str(content.get("kind", "segmenter"))  # checkpoints of version 0.1 say nothing and are segmenters
+
+
+def of_kind(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read a checkpoint of this kind.
+
+    Raises:
+        CheckpointError: no checkpoint, or one of another kind.
+    """
+    content = load(path)
+    if kind_of(content) != kind:
+        raise CheckpointError(f"{path}: the checkpoint of a {kind_of(content)}, a {kind} is needed here")
+    return content
+
+
 @contextlib.contextmanager
 def fitting(path: str | Path) -> Iterator[None]:
     """Turns what is raised when a checkpoint's content does not fit this version into a `CheckpointError` that names ``path``."""
@@ -78,7 +95,7 @@ def load_model(path: str | Path) -> tuple[Detector, TrainConfig]:
     Raises:
         CheckpointError: no checkpoint, or weights that are missing, left over or misshapen; they are named.
     """
-    content = load(path)
+    content = of_kind(path, "segmenter")
     with fitting(path):
         config = TrainConfig.from_dict(content["config"])
         model = Detector(config.model)
@@ -91,9 +108,15 @@ def load_model(path: str | Path) -> tuple[Detector, TrainConfig]:
 def slim(source: str | Path, target: Path) -> None:
     """Write the weights of ``source`` without the state that only training needs."""
     content = load(source)
-    model, _ = load_model(source)
-    weights = {k: v for k, v in model.state_dict().items() if not k.startswith(training_only(model))}
-    save(target, {"config": content["config"], "iteration": content["iteration"], "model": weights, "ema": None})
+    kind = kind_of(content)
+    if kind == "refiner":
+        from training.refiner.trainer import load_refiner
+
+        weights = load_refiner(source)[0].state_dict()
+    else:
+        model, _ = load_model(source)
+        weights = {k: v for k, v in model.state_dict().items() if not k.startswith(training_only(model))}
+    save(target, {"kind": kind, "config": content["config"], "iteration": content["iteration"], "model": weights, "ema": None})
 
 
 if __name__ == "__main__":

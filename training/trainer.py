@@ -49,6 +49,8 @@ class Trainer:
         ConfigError: the batch does not divide over the processes, or the precision does not go with the device.
     """
 
+    kind = "segmenter"  # what the checkpoint's model is
+
     def __init__(self, config: TrainConfig, data: TrainingSet, out: Path, world: World | None = None) -> None:
         self.config, self.data, self.out = config, data, out
         self.world = world or World(choose_device(config.device))
@@ -101,6 +103,7 @@ class Trainer:
         if not self.world.leads:
             return
         content = {
+            "kind": self.kind,
             "config": self.config.to_dict(),
             "iteration": self.iteration,
             "model": self.model.state_dict(),
