@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.graphs import MaskGraph, _export, map_channels, own_maps, plain_batch_norm
+from export.graphs import MaskGraph, export_module, map_channels, own_maps, plain_batch_norm
 from tests.export.random_detectors import random_detector, small_config
 from training.config import ScoringConfig
 from training.heads import HEADS
@@ -48,7 +48,7 @@ def exported(module: nn.Module, image: Tensor, outputs: int = 1) -> tuple[onnx.M
     """The graph of a module, and what it makes of an image."""
     module = module.eval()
     plain_batch_norm(module)
-    data = _export(module, (image,), ({0: torch.export.Dim("batch")},), ["image"], [f"out{i}" for i in range(outputs)])
+    data = export_module(module, (image,), ({0: torch.export.Dim("batch")},), ["image"], [f"out{i}" for i in range(outputs)])
     return onnx.load_from_string(data), onnxruntime.InferenceSession(data).run(None, {"image": image.numpy()})
 
 
@@ -132,7 +132,7 @@ def test_mask_graphs_are_static_but_for_their_number_of_rois(head: str) -> None:
     inputs = [torch.randn(3, channels[pool.feature], pool.size, pool.size) for pool in pools]
     names = ["labels", *(f"rois{i}" for i in range(len(pools)))]
     shapes = ({0: rois}, tuple({0: rois} for _ in pools))
-    data = _export(MaskGraph(model), (torch.zeros(3, dtype=torch.int64), *inputs), shapes, names, ["mask_logits"])
+    data = export_module(MaskGraph(model), (torch.zeros(3, dtype=torch.int64), *inputs), shapes, names, ["mask_logits"])
     graph = onnx.load_from_string(data).graph
 
     kinds = Counter(node.op_type for node in graph.node)
@@ -194,7 +194,7 @@ def test_mask_graphs_of_variants_with_mask_scoring(head: str, options: dict[str,
     maps = module.maps([torch.zeros(1, 16, 8, 8)])
     shapes = [(16 if p.feature == "pyramid" else maps[p.feature].shape[1], p.size, p.size) for p in module.pools]
     rois = torch.export.Dim("rois")
-    data = _export(
+    data = export_module(
         MaskGraph(SimpleNamespace(mask_head=module, mask_scoring=scoring)),  # type: ignore[arg-type]  # all that it takes of a detector
         (torch.zeros(3, dtype=torch.int64), *(torch.zeros(3, *shape) for shape in shapes)),
         ({0: rois}, tuple({0: rois} for _ in shapes)),
