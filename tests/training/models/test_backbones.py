@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from export.graphs import _export, plain_batch_norm
+from export.graphs import export_module, plain_batch_norm
 from sdk.errors import ConfigError
 from tests.training.models.record_reference_features import COUNTER, FILE, fill, layout_digest, picture, summary
 from training.models.backbones import BACKBONES, build_backbone, freeze_stem, load_imagenet
@@ -237,7 +237,7 @@ def check_export(body: nn.Module) -> None:
     plain_batch_norm(model)
     height, width = (32 * torch.export.Dim(n, min=1, max=2048) for n in ("cells_y", "cells_x"))
     shapes = ({0: torch.export.Dim("batch"), 2: height, 3: width},)
-    graph = _export(model, (torch.zeros(2, 3, 96, 128),), shapes, ["image"], [f"p{i}" for i in range(2, 7)])
+    graph = export_module(model, (torch.zeros(2, 3, 96, 128),), shapes, ["image"], [f"p{i}" for i in range(2, 7)])
     assert b"BatchNormalization" not in graph
     session = onnxruntime.InferenceSession(graph)
     for image, levels in zip(images, expected, strict=True):
