@@ -92,3 +92,23 @@ def test_fields_that_the_training_guide_names_exist() -> None:
         for key in name.split("."):
             assert isinstance(value, dict) and key in value, name
             value = value[key]
+
+
+def test_the_manifest_in_the_guide_has_every_field() -> None:
+    """The example of docs/engine.md names what a shipped engine's manifest holds, at any depth."""
+    from sdk.engine import Engine
+
+    example = re.search(r"```js\n(.*?)```", (ROOT / "docs/engine.md").read_text(), re.DOTALL)
+    assert example is not None
+    named = set(re.findall(r'"(\w+)":', example[1]))
+
+    def keys(value: object) -> set[str]:
+        if isinstance(value, list | tuple):
+            return set().union(*map(keys, value))
+        if not isinstance(value, dict):
+            return set()
+        free = {"provenance", "verified", "graphs"}  # their content differs from engine to engine
+        return set(value).union(*(keys(v) for k, v in value.items() if k not in free))
+
+    held = keys(Engine.open(ROOT / "sdk/engines/nuclei.engine").manifest.to_dict())
+    assert held <= named, held - named
