@@ -19,7 +19,8 @@ struct Pixel {
 };
 
 // balance[i] = min(s, total - s), s = sums[i] + sums[i + 1] + sums[i + 2], total = rows * columns[i].
-KERF_CLONES void balance_row(const uint8_t* sums, const uint8_t* columns, uint8_t rows, int64_t count, uint8_t* balance) {
+KERF_CLONES void balance_row(const uint8_t* sums, const uint8_t* columns, uint8_t rows, int64_t count,
+                             uint8_t* __restrict balance) {
     for (int64_t i = 0; i < count; ++i) {
         const uint8_t inside = static_cast<uint8_t>(sums[i] + sums[i + 1] + sums[i + 2]);
         const uint8_t outside = static_cast<uint8_t>(rows * columns[i] - inside);
@@ -27,7 +28,8 @@ KERF_CLONES void balance_row(const uint8_t* sums, const uint8_t* columns, uint8_
     }
 }
 
-KERF_CLONES void sum_rows(const uint8_t* above, const uint8_t* row, const uint8_t* below, int64_t count, uint8_t* sums) {
+KERF_CLONES void sum_rows(const uint8_t* above, const uint8_t* row, const uint8_t* below, int64_t count,
+                          uint8_t* __restrict sums) {
     for (int64_t i = 0; i < count; ++i) sums[i] = static_cast<uint8_t>((above[i] != 0) + (row[i] != 0) + (below[i] != 0));
 }
 

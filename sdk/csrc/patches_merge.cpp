@@ -26,15 +26,20 @@ GridPosition grid_position(int64_t pixel, int64_t extent, int64_t padding, int64
             static_cast<float>(inside - static_cast<double>(first))};
 }
 
-KERF_CLONES void blend(const float* upper, const float* lower, float fraction, int64_t count, float* out) {
+KERF_CLONES void blend(const float* upper, const float* lower, float fraction, int64_t count, float* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] = upper[i] + fraction * (lower[i] - upper[i]);
+}
+
+// Half as many values: bilinear resizing with half-pixel centres is the mean of two then.
+KERF_CLONES void halve(const float* values, int64_t count, float* __restrict out) {
+    for (int64_t i = 0; i < count; ++i) out[i] = values[2 * i] + 0.5f * (values[2 * i + 1] - values[2 * i]);
 }
 
 KERF_CLONES void sigmoids(float* values, int64_t count) {
     for (int64_t i = 0; i < count; ++i) values[i] = 1.0f / (1.0f + fast_exp(-values[i]));
 }
 
-KERF_CLONES void add_values(const float* values, int64_t count, double* sums, float* covers) {
+KERF_CLONES void add_values(const float* values, int64_t count, double* __restrict sums, float* __restrict covers) {
     for (int64_t i = 0; i < count; ++i) {
         sums[i] += static_cast<double>(values[i]);
         covers[i] += 1.0f;
@@ -42,7 +47,8 @@ KERF_CLONES void add_values(const float* values, int64_t count, double* sums, fl
 }
 
 // The means of one stretch of a row, and the labels they give; a pixel whose mean is not a number keeps its label.
-KERF_CLONES void take_means(const double* sums, const float* covers, int64_t count, float threshold, float* means, uint8_t* labels) {
+KERF_CLONES void take_means(const double* sums, const float* covers, int64_t count, float threshold, float* __restrict means,
+                            uint8_t* __restrict labels) {
     for (int64_t i = 0; i < count; ++i) means[i] = static_cast<float>(sums[i] / static_cast<double>(covers[i]));
     for (int64_t i = 0; i < count; ++i) {
         const uint8_t label = means[i] > threshold ? 1 : 0;
@@ -50,7 +56,7 @@ KERF_CLONES void take_means(const double* sums, const float* covers, int64_t cou
     }
 }
 
-KERF_CLONES void copy_labels(const uint8_t* from, int64_t count, uint8_t* to) {
+KERF_CLONES void copy_labels(const uint8_t* from, int64_t count, uint8_t* __restrict to) {
     for (int64_t i = 0; i < count; ++i) to[i] = from[i] != 0;
 }
 
@@ -73,57 +79,81 @@ public:
         by_top_ = positions;
         std::stable_sort(by_top_.begin(), by_top_.end(), [this](int64_t a, int64_t b) { return patches_.boxes[a].y1 < patches_.boxes[b].y1; });
         active_.clear();
+        stretches_.clear();
         size_t next = 0;
         for (int64_t y = box.y1; y < box.y2; ++y, labels += box.width()) {
+            const size_t before = active_.size(), begun = next;
             active_.erase(std::remove_if(active_.begin(), active_.end(), [&](int64_t i) { return patches_.boxes[i].y2 <= y; }), active_.end());
+            const bool ended = active_.size() < before;
             for (; next < by_top_.size() && patches_.boxes[by_top_[next]].y1 == y; ++next)
                 active_.insert(std::upper_bound(active_.begin(), active_.end(), by_top_[next]), by_top_[next]);
+            if (ended || next > begun) find_stretches();
             for (const int64_t i : active_) add_row(i, y);
-            for (const int64_t i : active_) finish_row(i, labels, means ? means + (y - box.y1) * box.width() : nullptr);
-            for (const int64_t i : active_) clear_row(i);
+            float* row_means = means ? means + (y - box.y1) * box.width() : nullptr;
+            for (const Stretch& s : stretches_) finish(s, labels, row_means);
         }
     }
 
 private:
     struct Stretch {
-        int64_t begin, count;  // in the crop's row
+        int64_t begin, end;  // in the crop's row
     };
     Stretch stretch(int64_t i) const {
         const PixelBox cut = inside(patches_.boxes[i], patches_.shape);
-        return {cut.x1 - box_.x1, cut.width()};
+        return {cut.x1 - box_.x1, cut.x2 - box_.x1};
+    }
+
+    // What the active patches cover, without overlaps.
+    void find_stretches() {
+        stretches_.clear();
+        for (const int64_t i : active_) stretches_.push_back(stretch(i));
+        std::sort(stretches_.begin(), stretches_.end(), [](const Stretch& a, const Stretch& b) { return a.begin < b.begin; });
+        size_t joined = 0;
+        for (size_t k = 1; k < stretches_.size(); ++k) {
+            if (stretches_[k].begin <= stretches_[joined].end)
+                stretches_[joined].end = std::max(stretches_[joined].end, stretches_[k].end);
+            else
+                stretches_[++joined] = stretches_[k];
+        }
+        if (!stretches_.empty()) stretches_.resize(joined + 1);
     }
 
     void add_row(int64_t i, int64_t y) {
         const PixelBox& patch = patches_.boxes[i];
         const Stretch s = stretch(i);
-        set_columns(patch.width(), s.count);
-        const GridPosition row = grid_position(y - patch.y1, patch.height(), patches_.padding, values_.size);
-        const float* grid = values_.data + i * values_.size * values_.size;
-        blend(grid + row.first * values_.size, grid + row.second * values_.size, row.fraction, values_.size, mixed_.data());
-        const float* mixed = mixed_.data();
-        for (int64_t x = 0; x < s.count; ++x) {
-            const float a = mixed[columns_[x].first], b = mixed[columns_[x].second];
+        const int64_t count = s.end - s.begin, size = values_.size;
+        if (row_.size() < static_cast<size_t>(count)) row_.resize(static_cast<size_t>(count));
+        const GridPosition row = grid_position(y - patch.y1, patch.height(), patches_.padding, size);
+        const float* grid = values_.data + i * size * size;
+        blend(grid + row.first * size, grid + row.second * size, row.fraction, size, mixed_.data());
+        if (patches_.padding == 0 && size == 2 * patch.width())
+            halve(mixed_.data(), count, row_.data());
+        else
+            resize_row(patch.width(), count);
+        if (values_.logits) sigmoids(row_.data(), count);
+        add_values(row_.data(), count, sums_.data() + s.begin, covers_.data() + s.begin);
+    }
+
+    void resize_row(int64_t width, int64_t count) {
+        set_columns(width, count);
+        for (int64_t x = 0; x < count; ++x) {
+            const float a = mixed_[columns_[x].first], b = mixed_[columns_[x].second];
             row_[x] = a + columns_[x].fraction * (b - a);
         }
-        if (values_.logits) sigmoids(row_.data(), s.count);
-        add_values(row_.data(), s.count, sums_.data() + s.begin, covers_.data() + s.begin);
     }
 
-    void finish_row(int64_t i, uint8_t* labels, float* means) {
-        const Stretch s = stretch(i);
-        float* to = means ? means + s.begin : row_.data();
-        take_means(sums_.data() + s.begin, covers_.data() + s.begin, s.count, threshold_, to, labels + s.begin);
-    }
-
-    void clear_row(int64_t i) {
-        const Stretch s = stretch(i);
-        std::fill_n(sums_.begin() + s.begin, s.count, 0.0);
-        std::fill_n(covers_.begin() + s.begin, s.count, 0.0f);
+    void finish(const Stretch& s, uint8_t* labels, float* means) {
+        const int64_t count = s.end - s.begin;
+        if (row_.size() < static_cast<size_t>(count)) row_.resize(static_cast<size_t>(count));
+        double* sums = sums_.data() + s.begin;
+        float* covers = covers_.data() + s.begin;
+        take_means(sums, covers, count, threshold_, means ? means + s.begin : row_.data(), labels + s.begin);
+        std::fill_n(sums, count, 0.0);
+        std::fill_n(covers, count, 0.0f);
     }
 
     // Patches mostly share one size, so that the positions of the last one serve.
     void set_columns(int64_t width, int64_t count) {
-        if (row_.size() < static_cast<size_t>(count)) row_.resize(static_cast<size_t>(count));
         if (width == columns_of_ && columns_.size() >= static_cast<size_t>(count)) return;
         columns_.clear();
         for (int64_t x = 0; x < count; ++x) columns_.push_back(grid_position(x, width, patches_.padding, values_.size));
@@ -139,6 +169,7 @@ private:
     std::vector<float> mixed_, row_, covers_;
     std::vector<double> sums_;
     std::vector<int64_t> by_top_, active_;
+    std::vector<Stretch> stretches_;
 };
 
 // The mask's labels in its new box.
