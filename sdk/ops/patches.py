@@ -182,7 +182,7 @@ def merge_patches_soft(
 
     Returns:
         N masks; (total,) float32 beside their `data`: the mean of each pixel within 1e-6 of the float64 definition (for probabilities and
-        logits up to 20), the mask's own 0 or 1 where no patch lies.
+        logits up to 10), the mask's own 0 or 1 where no patch lies.
 
     Raises:
         InputError: as `merge_patches`.

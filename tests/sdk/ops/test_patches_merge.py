@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -153,6 +155,35 @@ def test_uncertainty_is_highest_on_the_edge_that_the_head_left_open() -> None:
     patches = Patches(np.array([[0, 0, 16, 16], [48, 0, 64, 16]], np.int32), np.zeros(2, np.int32), np.zeros(2, np.float32), (64, 64))
     sure, unsure = patch_uncertainty(patches, logits, np.array([[-4, -4, 68, 68]], np.float32))
     assert sure < 0.01 < 0.8 < unsure
+
+
+MEMORY = """
+import resource, numpy as np
+from sdk import ops
+rng = np.random.default_rng(0)
+y, x = np.mgrid[-30:31, -30:31]
+disc = (np.hypot(x, y) < 28).astype(np.uint8).reshape(-1)
+left = rng.integers(0, [1900, 900], (500, 2))
+boxes = np.concatenate([left, left + 61], axis=1).astype(np.int32)
+masks = ops.MaskCrops(boxes, np.arange(501, dtype=np.int64) * 61 * 61, np.tile(disc, 500))
+image = np.zeros((1024, 2048, 3), np.uint8)
+out = np.empty((32, 4, 64, 64), np.float32)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+patches = ops.boundary_patches(masks, (1024, 2048))
+for chunk in patches.chunks(32):
+    ops.cut_patches(image, masks, chunk, input_size=64, mean=(0, 0, 0), std=(1, 1, 1), out=out[: len(chunk)])
+merged = ops.merge_patches(masks, patches, np.ones((len(patches), 8, 8), np.float32))
+print(len(patches), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
+def test_memory_does_not_grow_with_instances_times_picture() -> None:
+    """500 masks on 1024 x 2048 pixels would be a gigabyte as bitmaps."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True)
+    count, kilobytes = map(int, done.stdout.split())
+    assert count > 1500
+    assert kilobytes < 40_000
 
 
 _ARGUMENTS: dict[str, Any] = {
