@@ -6,13 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from sdk.config import Config, ResizeRule, require
+from sdk.config import Config, ResizeRule, check_fraction, require
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 BOX_LOSSES = ("l1", "smooth_l1", "giou")
+
+
+def _check_least(config: Config, least: int, *names: str) -> None:
+    for name in names:
+        require(getattr(config, name) >= least, f"{name} must be at least {least}, got {getattr(config, name)}")
+
+
+def _check_shares(config: Config, *names: str) -> None:
+    for name in names:
+        check_fraction(name, getattr(config, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +48,14 @@ class RPNConfig(Config):
 
     def __post_init__(self) -> None:
         require(len(self.anchor_sizes) == 5, f"anchor_sizes needs one size per level P2..P6, got {self.anchor_sizes}")
+        require(min(self.anchor_sizes) > 0, f"anchor_sizes must be positive, got {self.anchor_sizes}")
+        require(
+            bool(self.anchor_ratios) and min(self.anchor_ratios) > 0, f"anchor_ratios must be positive numbers, got {self.anchor_ratios}"
+        )
+        _check_shares(self, "low", "high", "nms_threshold")
+        require(self.low <= self.high, f"low must not be above high, got {self.low} and {self.high}")
+        _check_least(self, 1, "samples", "pre_nms_train", "pre_nms_test", "post_nms_train", "post_nms_test")
+        _check_least(self, 0, "min_size")
         require(self.coder_weights is None or min(self.coder_weights) > 0, f"coder_weights must be positive, got {self.coder_weights}")
         _check_box_loss(self.box_loss, self.beta)
 
@@ -71,6 +89,9 @@ class BoxConfig(Config):
 
     def __post_init__(self) -> None:
         require(min(self.coder_weights) > 0, f"coder_weights must be positive, got {self.coder_weights}")
+        _check_least(self, 1, "pool_size", "hidden", "samples", "max_detections")
+        _check_least(self, 0, "sampling_ratio", "class_weight", "box_weight")
+        _check_shares(self, "positive_fraction", "foreground_iou", "score_threshold", "nms_threshold")
         _check_box_loss(self.box_loss, self.beta)
 
 
@@ -101,6 +122,7 @@ class CascadeConfig(Config):
 
     def __post_init__(self) -> None:
         require(len(self.ious) == len(self.coder_weights) >= 2, "a cascade needs at least 2 stages, each with an IoU and coder weights")
+        require(all(0 <= iou <= 1 for iou in self.ious), f"ious must be from 0 to 1, got {self.ious}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +136,7 @@ class ScoringConfig(Config):
 
     def __post_init__(self) -> None:
         require(min(self.channels, self.convs, self.hidden) >= 1, "channels, convs and hidden must be at least 1")
+        _check_least(self, 0, "loss_weight")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +152,7 @@ class HeadConfig(Config):
     def __post_init__(self) -> None:
         require(self.source in ("pyramid", "p2"), f"source must be 'pyramid' or 'p2', got {self.source!r}")
         require(self.channels >= 1 and self.pool_size >= 1, "channels and pool_size must be at least 1")
+        _check_least(self, 0, "sampling_ratio")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, where: str | None = None) -> Self:
@@ -177,6 +201,8 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         require(self.color in ("rgb", "bgr"), f"color must be 'rgb' or 'bgr', got {self.color!r}")
+        require(min(self.std) > 0, f"std must be positive, got {self.std}")
+        _check_least(self, 1, "width", "fpn_channels")
         losses = ("ce_l1", "rs_giou")
         require(self.detection_loss in losses, f"detection_loss must be one of {', '.join(losses)}, got {self.detection_loss!r}")
         require(
@@ -211,6 +237,8 @@ class AugmentConfig(Config):
         require(all(s >= 1 for s in self.short), f"short must be at least 1 pixel, got {self.short}")
         require(not self.short_range or (len(self.short) == 2 and self.short[0] <= self.short[1]), "short_range needs two sides in order")
         require(self.long is None or self.long >= 1, f"long must be at least 1 pixel, got {self.long}")
+        _check_least(self, 0, "gamma", "contrast", "brightness")
+        _check_shares(self, "grey", "invert", "min_visible")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,37 @@ def test_options_have_types(arguments: list[str], message: str) -> None:
         configured(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("model.std=[0,1,1]", "std must be positive"),
+        ("model.width=0", "width must be at least 1"),
+        ("model.fpn_channels=0", "fpn_channels must be at least 1"),
+        ("model.rpn.samples=0", "samples must be at least 1"),
+        ("model.rpn.low=.8", "low must not be above high"),
+        ("model.rpn.high=3", "high must be a number from 0 to 1"),
+        ("model.rpn.pre_nms_train=0", "pre_nms_train must be at least 1"),
+        ("model.rpn.min_size=-1", "min_size must be at least 0"),
+        ("model.rpn.anchor_sizes=[0,1,2,3,4]", "anchor_sizes must be positive"),
+        ("model.rpn.anchor_ratios=[]", "anchor_ratios must be positive"),
+        ("model.box.samples=-1", "samples must be at least 1"),
+        ("model.box.sampling_ratio=-1", "sampling_ratio must be at least 0"),
+        ("model.box.positive_fraction=2", "positive_fraction must be a number from 0 to 1"),
+        ("model.box.class_weight=-1", "class_weight must be at least 0"),
+        ("model.box.max_detections=-1", "max_detections must be at least 1"),
+        ("model.head.sampling_ratio=-1", "sampling_ratio must be at least 0"),
+        ('model.cascade={"ious": [0.5, 3, 1]}', "ious must be from 0 to 1"),
+        ('model.scoring={"loss_weight": -1}', "loss_weight must be at least 0"),
+        ("augment.min_visible=5", "min_visible must be a number from 0 to 1"),  # it would leave out every object, without a word
+        ("augment.gamma=-1", "gamma must be at least 0"),
+        ("augment.invert=3", "invert must be a number from 0 to 1"),
+    ],
+)
+def test_values_out_of_their_range_are_named(field: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configured("--set", field)
+
+
 def test_options_reach_their_fields() -> None:
     config = configured("--learning-rate", ".5", "--freeze-stem", "false", "--set", "milestones=[0.5]", "--set", "model.head.convs=8")
     assert (config.learning_rate, config.freeze_stem, config.milestones, config.model.head.convs) == (0.5, False, (0.5,), 8)  # type: ignore[attr-defined]
