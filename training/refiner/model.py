@@ -60,12 +60,11 @@ class Refiner(nn.Module):
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
         self.config = config
-        inputs = 3 + config.mask_channel
         self.net: nn.Module
         if config.network == "lite":
-            self.net = Lite(inputs, config.lite.widths, config.lite.blocks, NORMS[config.norm])
+            self.net = Lite(config.mask_channel, config.lite.widths, config.lite.blocks, NORMS[config.norm])
         else:
-            self.net = HRNetSegmenter(config.network, inputs, config.norm)
+            self.net = HRNetSegmenter(config.network, 3 + config.mask_channel, config.norm)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Logits (B, 1, S, S) of normalised patches (B, C, S, S): three channels of the picture, then the coarse mask as -1 and 1."""

@@ -29,6 +29,15 @@ def test_lite_is_small() -> None:
     assert 4 * count(refiner) * 1e6 <= 12e6 / 2  # float32 bytes: half of what a shipped refiner may take
 
 
+def test_a_fresh_lite_gives_the_coarse_mask() -> None:
+    torch.manual_seed(0)
+    patches = torch.randn(3, 4, 64, 64)
+    patches[:, 3] = torch.where(torch.rand(3, 64, 64) < 0.5, -1.0, 1.0)
+    refiner = Refiner(RefinerConfig(network="lite", input=64)).train()
+    agree = ((refiner(patches)[:, 0] > 0) == (patches[:, 3] > 0)).float().mean()
+    assert agree > 0.99
+
+
 @pytest.mark.parametrize("mask_channel", [True, False])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_one_logit_per_pixel(network: str, mask_channel: bool) -> None:
