@@ -9,6 +9,8 @@ from torch import Tensor
 
 from training.models.ops import multilevel_roi_align
 
+CHUNK = 32  # RoIs whose masks are cut together: at 112 cells, a box of 800 pixels takes 40 MB of samples
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -44,8 +46,8 @@ class MaskTargets:
             soft = self.boxes.new_zeros((len(self), size, size))
             for index, picture in enumerate(self.pictures):
                 mine = torch.nonzero(self.batch == index).squeeze(1)
-                if len(mine):
-                    bitmaps = picture.masks[:, None].float()  # G, 1, H, W
-                    soft[mine] = multilevel_roi_align([bitmaps], self.boxes[mine], self.truth[mine], size, (1.0,), 0)[:, 0]
+                bitmaps = picture.masks[:, None].float()  # G, 1, H, W
+                for part in mine.split(CHUNK) if len(mine) else ():
+                    soft[part] = multilevel_roi_align([bitmaps], self.boxes[part], self.truth[part], size, (1.0,), 0)[:, 0]
             self._masks[size] = (soft >= 0.5).float()
         return self._masks[size]
