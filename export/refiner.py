@@ -91,12 +91,12 @@ def compare_refiner(model: Refiner, engine: Path) -> RefinerAgreement:
     """Run both over patches of smooth noise, one and several at a time, of the size it was trained for and of others."""
     config, backend = model.config, open_backend(Engine.open(engine, RefinerManifest), "cpu", None)
     step, generator = divisor(config), torch.Generator().manual_seed(0)
-    count, worst = 0, 0.0
+    count, worst = 0, torch.zeros(())
     for number, (height, width) in ((1, (config.input, config.input)), (5, (config.input, config.input)), (2, (step, 3 * step))):
         coarse = torch.randn(number, 3 + config.mask_channel, height // 8 + 2, width // 8 + 2, generator=generator)
         patches = nn.functional.interpolate(coarse, (height, width), mode="bicubic")
         patches[:, 3:] = patches[:, 3:].sign()
         expected = RefinerGraph(model.eval())(patches)
         found = backend.run("refiner", {"patches": np.ascontiguousarray(patches.numpy())})[0]
-        count, worst = count + number, max(worst, float((expected - torch.from_numpy(found)).abs().max()))
-    return RefinerAgreement(patches=count, logits=worst)
+        count, worst = count + number, torch.maximum(worst, (expected - torch.from_numpy(found)).abs().max())  # keeps NaN
+    return RefinerAgreement(patches=count, logits=float(worst))

@@ -39,7 +39,7 @@ class Agreement:
         return (
             self.instances > 0
             and self.unmatched <= 2 * NEAR_TIES * self.instances
-            and max(self.boxes, self.scores, self.mask_logits) <= TOLERANCE
+            and all(worst <= TOLERANCE for worst in (self.boxes, self.scores, self.mask_logits))  # False for NaN, unlike max(...)
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -111,6 +111,10 @@ class Refiner:
         spec = self.manifest.qualities[name]
         return spec if most is None else spec.replace(max_patches=int(most))
 
+    def read(self, image: ImageSource) -> Picture:
+        """Reads a picture with the constructor's options; `refine` takes it as it takes any other source."""
+        return read_image(image, **self._reading)  # type: ignore[arg-type]
+
     def refine(self, image: ImageSource, masks: Any, *, quality: str | None = None, max_patches: int | None = None) -> Instances:
         """Refines the boundaries of the masks of one picture.
 
@@ -132,13 +136,13 @@ class Refiner:
         """
         spec = self.patches(quality, max_patches)
         clock = StageClock()
-        picture = read_image(image, **self._reading)  # type: ignore[arg-type]
+        picture = self.read(image)
         clock.lap("read")
         instances, bare = as_instances(masks, picture.shape)
         crops = instances.crops
         clock.lap("masks")
         crops = self.refine_crops(picture, instances, spec, clock)
-        boxes = crops.boxes.astype(np.float32) if bare else instances.boxes
+        boxes = _tight_boxes(crops) if bare else instances.boxes
         return instances.with_masks(CropMasks(crops), boxes=boxes, speed=clock.finish(), path=instances.path or picture.path)
 
     def refine_crops(self, picture: Picture, instances: Instances, spec: PatchSpec, clock: StageClock) -> MaskCrops:
@@ -240,6 +244,16 @@ def as_instances(masks: Any, shape: tuple[int, int]) -> tuple[Instances, bool]:
 def _bare(crops: MaskCrops, shape: tuple[int, int]) -> Instances:
     count = len(crops)
     return Instances(crops.boxes.astype(np.float32), np.ones(count), np.zeros(count, np.int64), shape=shape, masks=crops)
+
+
+def _tight_boxes(crops: MaskCrops) -> NDArray[np.float32]:
+    """(N, 4) boxes around the foreground; 0, 0, 0, 0 where there is none. Crops of refined masks are as large as their patches."""
+    boxes = np.zeros((len(crops), 4), np.float32)
+    for box, (left, top, _, _), crop in zip(boxes, crops.boxes, crops, strict=True):
+        columns, rows = np.flatnonzero(crop.any(0)), np.flatnonzero(crop.any(1))
+        if len(rows):
+            box[:] = left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1
+    return boxes
 
 
 def _from_detections(detections: Any, shape: tuple[int, int]) -> Instances:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sdk.cli import checks, evaluate, forward, info, predict
+from sdk.cli import checks, evaluate, forward, info, predict, refine
 from sdk.errors import KerfError
 from sdk.version import __version__
 
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     predict.add(verbs)
+    refine.add(verbs)
     evaluate.add(verbs)
     info.add(verbs)
     checks.add(verbs)
