@@ -54,7 +54,7 @@ class Refiner:
 
     def __init__(
         self,
-        engine: PathLike | Engine[RefinerManifest] = "refiner",
+        engine: PathLike | Engine[RefinerManifest],
         *,
         device: str = "auto",
         threads: int | None = None,

@@ -35,7 +35,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--annotations", required=True, metavar="A.json", help="COCO annotations; only their list of images is used")
     parser.add_argument("--results", required=True, type=Path, metavar="R.json", help="COCO results with masks")
     parser.add_argument("--out", required=True, type=Path, metavar="OUT.json", help="where the refined results go")
-    parser.add_argument("--refiner", default="refiner", metavar="E", help="refiner engine, or name of a shipped one (default: %(default)s)")
+    parser.add_argument("--refiner", required=True, metavar="E", help="refiner engine")
     parser.add_argument("--quality", default="balanced", metavar="Q", help="fast, balanced or best (default: %(default)s)")
     parser.add_argument("--max-patches", type=int, metavar="N", help="most patches per picture (default: the quality's)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: %(default)s)")
