@@ -33,16 +33,24 @@ def arguments(description: str | None) -> argparse.Namespace:
     return options
 
 
-def measure(candidates: dict[str, Callable[[], object]], rounds: int, baseline: str | None = None) -> list[Row]:
-    """Times every candidate once per round; `baseline` names the one that ratios are taken of."""
+def measure(
+    candidates: dict[str, Callable[[], object]],
+    rounds: int,
+    baseline: str | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Row]:
+    """Times every candidate once per round; `baseline` names the one that ratios are taken of.
+
+    `clock` gives seconds; `time.process_time` for candidates on one thread, on a machine that is busy with other things.
+    """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for i in range(rounds + 3):
         for name, call in candidates.items():
             time.sleep(0.05)  # ONNX Runtime's threads spin for a while after a run and would take a core from the next candidate
-            start = time.perf_counter()
+            start = clock()
             call()
             if i >= 3:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append(1e3 * (clock() - start))
     base = statistics.median(times[baseline]) if baseline else None
     return [Row(name, min(t), statistics.median(t), base / statistics.median(t) if base else None) for name, t in times.items()]
 
