@@ -23,7 +23,7 @@ import torch
 from benchmarks.accuracy import config
 from benchmarks.accuracy.cost import costs, published_size
 from benchmarks.accuracy.features import FrozenFeatures, freeze
-from benchmarks.accuracy.fit import fit, measure
+from benchmarks.accuracy.fit import ceiling, fit, measure
 from benchmarks.accuracy.table import render
 from training.checkpoint import load_model
 from training.data.batches import TrainingSet
@@ -88,6 +88,7 @@ def collect(work: Path, machine: str) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "machine": machine,
         "setting": {"text": config.TEXT, "notes": list(config.NOTES)},
+        "ceiling": ceiling(FrozenFeatures(work / "val", VAL), VAL.to_coco()),
         "heads": {n: {"runs": runs[n], "cost": cost[n], "published": published_size(n)} for n in config.HEADS},
     }
 

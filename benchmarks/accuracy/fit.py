@@ -18,6 +18,7 @@ from sdk.masks import LogitMasks
 from training.heads import MaskHead
 from training.models.detector import Detector
 from training.models.matching import match
+from training.models.ops import box_iou
 from training.models.targets import MaskTargets
 
 
@@ -96,6 +97,26 @@ def measure(model: Detector, data: FrozenFeatures, truth: dict[str, Any]) -> dic
             names=data.scenes.class_names,
             category_ids=data.scenes.category_ids,
         )
+        results += found.to_coco(record.image_id)
+    return summarise(truth, results)
+
+
+def ceiling(data: FrozenFeatures, truth: dict[str, Any]) -> dict[str, float]:
+    """The same figures if every detection had the true mask of the object that its box fits best, as far as it lies in the box."""
+    results: list[dict[str, Any]] = []
+    for index, record in enumerate(data.scenes.records):
+        picture = data[index]
+        if not len(picture.boxes) or not len(picture.target.boxes):
+            continue
+        best = box_iou(picture.boxes, picture.target.boxes).argmax(1)
+        masks = picture.target.masks[best].numpy().astype(bool)  # D, H, W
+        for mask, box in zip(masks, picture.boxes.round().int().clamp(min=0).tolist(), strict=True):
+            inside = np.zeros_like(mask)
+            inside[box[1] : box[3], box[0] : box[2]] = True
+            mask &= inside
+        shape = (record.height, record.width)
+        arrays = (picture.boxes.numpy(), picture.scores.numpy(), picture.labels.numpy())
+        found = Instances(*arrays, shape=shape, masks=masks, names=data.scenes.class_names, category_ids=data.scenes.category_ids)
         results += found.to_coco(record.image_id)
     return summarise(truth, results)
 

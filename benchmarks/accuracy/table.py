@@ -47,6 +47,8 @@ def render(measured: dict[str, Any]) -> str:
     for name, row in rows.items():
         cells = [spread([run[m] for run in row["runs"]]) for m in METRICS]
         lines.append(f"| {TITLES[name]} | {len(row['runs'])} | " + " | ".join(cells) + " |")
+    cells = [f"{measured['ceiling'][m]:.1f}" for m in METRICS]
+    lines.append("| the true masks in these boxes | | " + " | ".join(cells) + " |")
     lines += [
         "",
         "Gain over the baseline, beside the gain in COCO AP that each paper prints for a R50 (another data set, full training):",
