@@ -7,6 +7,8 @@ says. Outside of the mask everything is background, so an object that is cut off
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -59,5 +61,6 @@ def band(masks: Tensor, width: int, rule: str, min_frac: float) -> Tensor:
 
 def _count(masks: Tensor, window: Tensor) -> Tensor:
     """Foreground pixels (N, H, W) under a window (1, 1, k, k) around each pixel: whole numbers, float32 (bfloat16 ends at 256)."""
-    with torch.autocast(masks.device.type, enabled=False):
+    kind = masks.device.type
+    with contextlib.nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):  # meta tensors know no autocast
         return F.conv2d(masks[:, None], window, padding=window.shape[-1] // 2)[:, 0]
