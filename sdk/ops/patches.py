@@ -51,7 +51,7 @@ class Patches:
         Raises:
             InputError: an integer, indices out of range, or a bool array of another length.
         """
-        chosen = chosen_positions(index, len(self))
+        chosen = index if isinstance(index, slice) else chosen_positions(index, len(self))  # slices need no copies
         return Patches(self.boxes[chosen], self.instance[chosen], self.scores[chosen], self.shape, self.padding)
 
     def chunks(self, size: int) -> Iterator[Patches]:
