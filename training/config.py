@@ -242,18 +242,12 @@ class AugmentConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Config):
-    """One training run."""
+class RunConfig(Config):
+    """What every training run has: how long, how fast, with what. `training.trainer` and `training.schedule` read these."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
     iterations: int = 90_000
-    epochs: float = 0.0  # passes over the data; 0 = as many as the iterations make, otherwise they decide the iterations
-    batch: int = 16  # pictures of an iteration, over all processes
+    batch: int = 16  # pictures (or patches) of an iteration, over all processes
     accumulate: int = 1  # parts that a process computes its share of the batch in, one after the other
-    sampler: str = "area"  # "area" = independent draws by sqrt(area), "epochs" = shuffled, "repeat" = shuffled, rare categories repeated
-    repeat_threshold: float = 1e-3  # repeat: categories in a smaller share of the pictures come more often
-    skip_empty: bool = False  # do not draw pictures without objects
     optimizer: str = "sgd"  # "sgd" (momentum .9) or "adamw"
     learning_rate: float = 0.02
     weight_decay: float = 1e-4
@@ -268,7 +262,6 @@ class TrainConfig(Config):
     floor: float = 0.0  # poly: learning rate at the end
     clip_norm: float = 0.0  # gradient norm; 0 = off
     ema: float = 0.0  # decay of the averaged weights; 0 = off
-    freeze_stem: bool = False  # keep stem and first stage as they are: only with weights to begin with
     precision: str = "fp32"  # "fp32", or autocast to "bf16" or "fp16" (CUDA only, with loss scaling)
     device: str = "auto"  # "cpu", "cuda", "cuda:1"; auto = cuda where there is one
     seed: int = 0
@@ -279,21 +272,41 @@ class TrainConfig(Config):
     cache_mb: int = 2048  # decoded pictures kept in memory, MiB over all workers
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("optimizer", ("sgd", "adamw")),
-            ("schedule", ("step", "cosine", "poly")),
-            ("sampler", ("area", "epochs", "repeat")),
-            ("precision", ("fp32", "bf16", "fp16")),
-        ):
-            require(getattr(self, name) in known, f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        check_choice(self, "optimizer", ("sgd", "adamw"))
+        check_choice(self, "schedule", ("step", "cosine", "poly"))
+        check_choice(self, "precision", ("fp32", "bf16", "fp16"))
         for name in ("iterations", "batch", "accumulate", "checkpoint_every", "log_every"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("epochs", "warmup", "seed", "threads", "workers", "cache_mb", "learning_rate", "weight_decay", "clip_norm"):
+        for name in ("warmup", "seed", "threads", "workers", "cache_mb", "learning_rate", "weight_decay", "clip_norm"):
             require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
         require(self.batch % self.accumulate == 0, f"a batch of {self.batch} cannot be computed in {self.accumulate} equal parts")
         require(all(0 < m < 1 for m in self.milestones), f"milestones are shares of the iterations, between 0 and 1, got {self.milestones}")
         require(list(self.milestones) == sorted(self.milestones), f"milestones must be in order, got {self.milestones}")
         require(0 <= self.ema < 1 and 0 <= self.warmup_factor <= 1, "ema must be below 1 and warmup_factor at most 1")
-        require(self.power > 0 and self.repeat_threshold > 0, "power and repeat_threshold must be positive")
+        require(self.power > 0, f"power must be positive, got {self.power}")
         require(self.bias_factor >= 0, f"bias_factor must not be negative, got {self.bias_factor}")
         require(0 <= self.floor <= self.learning_rate, f"floor must be 0 to the learning rate, got {self.floor}")
+
+
+def check_choice(config: Config, name: str, known: tuple[str, ...]) -> None:
+    """Raises `ConfigError` unless a field has one of these values."""
+    require(getattr(config, name) in known, f"{name} must be one of {', '.join(known)}, got {getattr(config, name)!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """One training run of a detector."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    epochs: float = 0.0  # passes over the data; 0 = as many as the iterations make, otherwise they decide the iterations
+    sampler: str = "area"  # "area" = independent draws by sqrt(area), "epochs" = shuffled, "repeat" = shuffled, rare categories repeated
+    repeat_threshold: float = 1e-3  # repeat: categories in a smaller share of the pictures come more often
+    skip_empty: bool = False  # do not draw pictures without objects
+    freeze_stem: bool = False  # keep stem and first stage as they are: only with weights to begin with
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "sampler", ("area", "epochs", "repeat"))
+        require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}")
+        require(self.repeat_threshold > 0, f"repeat_threshold must be positive, got {self.repeat_threshold}")

@@ -51,7 +51,7 @@ SMALL = TrainConfig(
         head=FCNConfig(channels=96),
     ),
     augment=AugmentConfig(mode="full", short=(256, 288, 320, 352, 384), long=512),
-    iterations=2500,
+    iterations=1500,
     batch=4,
     sampler="epochs",
     optimizer="adamw",

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from training.config import TrainConfig
+from training.config import RunConfig
 
 NORM_TYPES = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
-def learning_rate(config: TrainConfig, iteration: int) -> float:
+def learning_rate(config: RunConfig, iteration: int) -> float:
     """Learning rate of an iteration: linear warm-up, then the schedule."""
     if iteration < config.warmup:
         # With a factor the ramp starts at iteration 0, as in Detectron2; without one it would start with nothing.
@@ -28,7 +28,7 @@ def learning_rate(config: TrainConfig, iteration: int) -> float:
     return float(config.learning_rate * 0.1**drops)
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     """SGD (momentum .9) or AdamW over the trainable parameters, grouped by what the configuration gives them.
 
     Every group carries ``lr_factor``, its learning rate in units of the schedule's.
@@ -44,7 +44,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.SGD(listed, config.learning_rate, momentum=0.9)
 
 
-def _group(module: nn.Module, name: str, parameter: nn.Parameter, config: TrainConfig) -> tuple[float, float]:
+def _group(module: nn.Module, name: str, parameter: nn.Parameter, config: RunConfig) -> tuple[float, float]:
     """Factor of the learning rate and weight decay of one parameter."""
     if name == "bias" and not isinstance(module, NORM_TYPES):
         return config.bias_factor, config.weight_decay if config.decay_biases else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sdk.config import Config, check_fraction, require
+from training.config import RunConfig
 from training.data.coarse import CoarseConfig
 
 PROCEDURAL = ("scenes", "dead-leaves")  # sources without files
@@ -109,57 +110,30 @@ class SourceConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefinerTrainConfig(Config):
-    """One training run. What `training.trainer` and `training.schedule` read has the names of `training.config.TrainConfig`."""
+class RefinerTrainConfig(RunConfig):
+    """One training run; the defaults are the paper's (Tang et al. 2021, section 4.1)."""
 
     model: RefinerConfig = field(default_factory=RefinerConfig)
     sources: tuple[SourceConfig, ...] = ()
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     patches: PatchConfig = field(default_factory=PatchConfig)
     iterations: int = 160_000
-    batch: int = 32  # patches of an iteration, over all processes
-    accumulate: int = 1  # parts that a process computes its share of the batch in, one after the other
-    optimizer: str = "sgd"  # "sgd" (momentum .9) or "adamw"
+    batch: int = 32
     learning_rate: float = 0.01
     weight_decay: float = 5e-4
-    decay_norms: bool = True  # weight decay on norm parameters too
-    decay_biases: bool = True  # weight decay on biases too
-    bias_factor: float = 1.0  # learning rate of biases, times that of weights
-    warmup: int = 0  # iterations of linear warm-up
-    warmup_factor: float = 0.0  # share of the learning rate at iteration 0; 0 = begin with the ramp's first step
-    schedule: str = "poly"  # after warm-up: "step" (x .1 at milestones), "cosine" (to zero) or "poly"
-    milestones: tuple[float, ...] = (2 / 3, 8 / 9)  # step: shares of iterations
-    power: float = 0.9  # poly: exponent
-    floor: float = 1e-4  # poly: learning rate at the end
-    clip_norm: float = 0.0  # gradient norm; 0 = off
-    ema: float = 0.0  # decay of the averaged weights; 0 = off
-    precision: str = "fp32"  # "fp32", or autocast to "bf16" or "fp16" (CUDA only, with loss scaling)
-    device: str = "auto"  # "cpu", "cuda", "cuda:1"; auto = cuda where there is one
-    seed: int = 0
-    checkpoint_every: int = 500  # iterations
-    log_every: int = 20
+    decay_norms: bool = True
+    decay_biases: bool = True
+    warmup: int = 0
+    schedule: str = "poly"
+    floor: float = 1e-4
     validate_every: int = 500  # iterations; a multiple of log_every. 0 = never
     validate_patches: int = 64  # per source
-    threads: int = 0  # 0 = torch's choice
-    workers: int = 0  # processes that prepare batches ahead; 0 = the training process does it
-    cache_mb: int = 2048  # decoded pictures kept in memory, MiB over all workers
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("optimizer", ("sgd", "adamw")),
-            ("schedule", ("step", "cosine", "poly")),
-            ("precision", ("fp32", "bf16", "fp16")),
-        ):
-            require(getattr(self, name) in known, f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        for name in ("iterations", "batch", "accumulate", "checkpoint_every", "log_every", "validate_patches"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("warmup", "seed", "threads", "workers", "cache_mb", "learning_rate", "weight_decay", "clip_norm", "validate_every"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
+        super().__post_init__()
+        require(self.validate_patches >= 1, f"validate_patches must be at least 1, got {self.validate_patches}")
+        require(self.validate_every >= 0, f"validate_every must not be negative, got {self.validate_every}")
         require(self.validate_every % self.log_every == 0, f"validate_every must be a multiple of log_every ({self.log_every})")
-        require(all(0 < m < 1 for m in self.milestones), f"milestones are shares of the iterations, between 0 and 1, got {self.milestones}")
-        require(0 <= self.ema < 1 and 0 <= self.warmup_factor <= 1, "ema must be below 1 and warmup_factor at most 1")
-        require(self.power > 0 and self.bias_factor >= 0, "power must be positive and bias_factor not negative")
-        require(0 <= self.floor <= self.learning_rate, f"floor must be 0 to the learning rate, got {self.floor}")
         group = self.patches.per_mask * self.patches.masks
         require(
             self.batch % (self.accumulate * group) == 0,
