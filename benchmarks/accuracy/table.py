@@ -71,4 +71,4 @@ def render(measured: dict[str, Any]) -> str:
             f"| {cost['milliseconds']['total']:.1f} | {cost['milliseconds']['mask']:.1f} "
             f"| {full['parameters'] / 1e6:.3f} M, {full['macs_per_roi'] / 1e9:.2f} |"
         )
-    return "\n".join([*lines, "", *setting["notes"], ""])
+    return "\n".join([*lines, "", *(f"- {note}" for note in setting["notes"]), ""])
