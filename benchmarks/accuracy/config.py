@@ -79,10 +79,10 @@ TEXT = (
     f"{VAL_SCENES} others."
 )
 NOTES = (
-    "The papers train the whole detector with each head on COCO; here only the head learns, in a short run. The table compares heads, it "
-    "does not reproduce the papers.",
-    "No run has converged, and the baseline is the furthest from it, so a longer run narrows the gaps. AP / AP_B of seed 0: `fcn` 33.7 / "
-    "13.8 after 800 iterations, 35.4 / 16.0 after 1,200, 36.9 / 17.9 after 1,600, 39.2 / 21.2 after 2,400; `refinemask` 46.9 / 37.3 after 800, "
-    "48.8 / 40.2 after 1,200; `beis` 46.4 / 36.3 and 48.1 / 40.5. The baseline pools large objects from coarse levels only, the other "
-    "heads also read P2: on objects of 100 to 400 px that is probably most of the difference.",
+    "The papers train the whole detector with each head on COCO; here only the head learns, in a short run. The table compares "
+    "heads, it does not reproduce the papers.",
+    "No run has converged, and the baseline is the furthest from it, so a longer run narrows the gaps. AP / AP_B of seed 0: `fcn` "
+    "33.7 / 13.8 after 800 iterations, 35.4 / 16.0 after 1,200, 36.9 / 17.9 after 1,600, 39.2 / 21.2 after 2,400; `refinemask` "
+    "46.9 / 37.3 after 800, 48.8 / 40.2 after 1,200; `beis` 46.4 / 36.3 and 48.1 / 40.5. The baseline pools large objects from "
+    "coarse levels only, the other heads also read P2: on objects of 100 to 400 px that is probably most of the difference.",
 )
