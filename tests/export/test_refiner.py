@@ -35,6 +35,8 @@ def network(config: RefinerConfig) -> Refiner:
             value.data.uniform_(0.5, 2)
         elif name.endswith(("running_mean", "bias")):
             value.data.normal_(0, 0.1)
+        elif name.endswith("prior"):
+            value.data.fill_(0.1)  # or the mask that goes in comes out
         elif name.endswith("predictor.weight"):
             value.data.mul_(0.01)  # or logits are thousands, and float32 has no 1e-4 there
     return model
