@@ -26,6 +26,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.ops_roi_align
 	$(BIN)/python -m benchmarks.ops_paste_rle
 	$(BIN)/python -m benchmarks.ops_detect
+	$(BIN)/python -m benchmarks.ops_patches
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.evaluate
 
