@@ -14,7 +14,7 @@ import numpy as np
 from export.graphs import export_graphs
 from export.pack import manifest_of, provenance_of
 from export.refiner import RefinerAgreement, compare_refiner, export_refiner, refiner_manifest
-from export.verify import TOLERANCE, Agreement, compare
+from export.verify import Agreement, compare
 from sdk.engine import Engine
 from sdk.images import read_image
 from sdk.manifest import EngineManifest
@@ -70,18 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
         agreement = check(unchecked)
         print(json.dumps(agreement.to_dict()))
         if not agreement.ok:
-            why = (
-                f"differs from PyTorch by more than {TOLERANCE}"
-                if isinstance(agreement, RefinerAgreement) or agreement.instances
-                else "found nothing to compare; give --check pictures with objects"
-            )
-            print(f"{options.out}: {why}; not written", file=sys.stderr)
+            print(f"{options.out}: {agreement.problem}; not written", file=sys.stderr)
             return 1
         Engine.write(options.out, manifest.replace(verified=agreement.to_dict()), graphs)
     finally:
         unchecked.unlink(missing_ok=True)
-    verified = f"{agreement.patches} patches" if isinstance(agreement, RefinerAgreement) else f"{agreement.pictures} pictures"
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, verified on {verified}")
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, verified on {agreement.compared}")
     return 0
 
 

@@ -16,7 +16,6 @@ from export.verify import TOLERANCE
 from sdk.backends import open_backend
 from sdk.engine import Engine
 from sdk.manifest import GraphSpec, PatchSpec, RefinerManifest
-from training.refiner.config import RefinerConfig
 from training.refiner.model import Refiner
 
 # What `quality` chooses: NMS thresholds are those of the paper's table 9 (patches per picture 103, 135 and 332 there).
@@ -46,20 +45,25 @@ class RefinerAgreement:
     def ok(self) -> bool:
         return self.logits <= TOLERANCE
 
+    @property
+    def compared(self) -> str:
+        """What was compared, for people."""
+        return f"{self.patches} patches"
+
+    @property
+    def problem(self) -> str:
+        """Why it is not ok."""
+        return f"differs from PyTorch by more than {TOLERANCE}"
+
     def to_dict(self) -> dict[str, Any]:
         return {"against": "torch", "tolerance": TOLERANCE, **asdict(self)}
-
-
-def divisor(config: RefinerConfig) -> int:
-    """Sizes of the network's input are multiples of this."""
-    return 2 ** len(config.lite.widths) if config.network == "lite" else 32
 
 
 def export_refiner(model: Refiner) -> dict[str, bytes]:
     """The serialised graph ``refiner`` of a network in evaluation mode; number and size of the patches are dynamic."""
     model = copy.deepcopy(model).cpu().eval()
     plain_batch_norm(model)
-    step = divisor(model.config)
+    step = model.config.size_divisor
     height, width = (step * torch.export.Dim(name, min=1, max=1024 // step) for name in ("cells_y", "cells_x"))
     example = torch.zeros(3, 3 + model.config.mask_channel, 2 * step, 3 * step)
     shapes = ({0: torch.export.Dim("patches"), 2: height, 3: width},)
@@ -76,7 +80,7 @@ def refiner_manifest(model: Refiner, name: str, provenance: dict[str, Any]) -> R
         mean=config.mean,
         std=config.std,
         mask_channel=config.mask_channel,
-        size_divisor=divisor(config),
+        size_divisor=config.size_divisor,
         qualities={
             quality: PatchSpec(size=config.patch, padding=config.pad, input_size=config.input, nms_threshold=threshold)
             for quality, threshold in NMS_THRESHOLDS.items()
@@ -90,7 +94,7 @@ def refiner_manifest(model: Refiner, name: str, provenance: dict[str, Any]) -> R
 def compare_refiner(model: Refiner, engine: Path) -> RefinerAgreement:
     """Run both over patches of smooth noise, one and several at a time, of the size it was trained for and of others."""
     config, backend = model.config, open_backend(Engine.open(engine, RefinerManifest), "cpu", None)
-    step, generator = divisor(config), torch.Generator().manual_seed(0)
+    step, generator = config.size_divisor, torch.Generator().manual_seed(0)
     count, worst = 0, torch.zeros(())
     for number, (height, width) in ((1, (config.input, config.input)), (5, (config.input, config.input)), (2, (step, 3 * step))):
         coarse = torch.randn(number, 3 + config.mask_channel, height // 8 + 2, width // 8 + 2, generator=generator)

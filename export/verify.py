@@ -42,6 +42,18 @@ class Agreement:
             and all(worst <= TOLERANCE for worst in (self.boxes, self.scores, self.mask_logits))  # False for NaN, unlike max(...)
         )
 
+    @property
+    def compared(self) -> str:
+        """What was compared, for people."""
+        return f"{self.pictures} pictures"
+
+    @property
+    def problem(self) -> str:
+        """Why it is not ok."""
+        if not self.instances:
+            return "found nothing to compare; give --check pictures with objects"
+        return f"differs from PyTorch by more than {TOLERANCE}"
+
     def to_dict(self) -> dict[str, Any]:
         return {"against": "torch", "tolerance": TOLERANCE, **asdict(self)}
 

@@ -6,15 +6,22 @@ import argparse
 import dataclasses
 import json
 import signal
+import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from sdk.config import Config
 from sdk.errors import ConfigError
+from training import distributed
+from training.config import RunConfig
 from training.log import RunLog
 from training.trainer import Trainer
+
+C = TypeVar("C", bound=RunConfig)
 
 
 def scalars(config: type[Config]) -> dict[str, type]:
@@ -68,6 +75,41 @@ def read_value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def begin(trainer: Trainer, options: argparse.Namespace, load: Callable[[], list[str]]) -> None:
+    """Go on from the checkpoint in ``--out``, or begin anew with the weights that ``load`` puts in; tells what should be known about it.
+
+    Raises:
+        ConfigError: a checkpoint is there, and neither ``--resume`` nor ``--overwrite`` was given.
+    """
+    if options.resume:
+        notes = [f"resuming: {note}" for note in trainer.resume()]
+    else:
+        checkpoint = options.out / "checkpoint.pt"
+        if checkpoint.exists() and not options.overwrite:
+            raise ConfigError(f"{checkpoint} is there already: --resume goes on from it, --overwrite begins anew")
+        notes = load()
+        trainer.restart_average()
+    if trainer.world.leads:
+        for note in notes:
+            print(note, file=sys.stderr)
+
+
+def run_programme(options: argparse.Namespace, config: C, prepare: Callable[[argparse.Namespace, C, distributed.World], Trainer]) -> int:
+    """The whole programme once its configuration is known; returns the exit code."""
+    if options.print_config:
+        print(json.dumps(config.to_dict(), indent=1))
+        return 0
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    world = distributed.join(config.device)
+    try:
+        trainer = prepare(options, config, world)
+        iterate(trainer, options.out, resumed=trainer.iteration)
+    finally:
+        distributed.leave()
+    return 0
 
 
 def iterate(trainer: Trainer, out: Path, *, resumed: int) -> None:

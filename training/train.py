@@ -8,14 +8,11 @@ model.head.convs=8``. Under torchrun the processes share every batch. See ``docs
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from sdk.errors import ConfigError, KerfError
 from training import distributed
@@ -24,7 +21,7 @@ from training.data.batches import TrainingSet
 from training.data.sources import FORMATS, DataOptions, checked_source
 from training.heads import HEADS
 from training.initialise import load_backbone, load_matching
-from training.options import add_fields, iterate, set_fields, set_paths
+from training.options import add_fields, begin, run_programme, set_fields, set_paths
 from training.presets import PRESETS, with_head
 from training.schedule import learning_rate
 from training.trainer import NonFiniteLossError, Trainer
@@ -104,20 +101,12 @@ def prepare(options: argparse.Namespace, config: TrainConfig, world: distributed
         config = config.replace(iterations=math.ceil(config.epochs * data.epoch / config.batch))
         data.config = config
     trainer = Trainer(config, data, options.out, world)
-    notes = _begin(trainer, options)
-    if world.leads:
-        for note in notes:
-            print(note, file=sys.stderr)
+    begin(trainer, options, lambda: _load(trainer, options))
     return trainer
 
 
-def _begin(trainer: Trainer, options: argparse.Namespace) -> list[str]:
+def _load(trainer: Trainer, options: argparse.Namespace) -> list[str]:
     """Load what the run begins with; returns what should be known about it."""
-    if options.resume:
-        return [f"resuming: {note}" for note in trainer.resume()]
-    checkpoint = options.out / "checkpoint.pt"
-    if checkpoint.exists() and not options.overwrite:
-        raise ConfigError(f"{checkpoint} is there already: --resume goes on from it, --overwrite begins anew")
     notes: list[str] = []
     if options.backbone_weights:
         load_backbone(trainer.model, options.backbone_weights)
@@ -128,26 +117,13 @@ def _begin(trainer: Trainer, options: argparse.Namespace) -> list[str]:
             "this configuration freezes parts of the backbone, which only makes sense with weights: give --backbone-weights FILE or --init "
             "CHECKPOINT; to train from random weights use --freeze-stem false --set model.norm=group"
         )
-    trainer.restart_average()
     return notes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parse(arguments)
-    config = configure(options)
-    if options.print_config:
-        print(json.dumps(config.to_dict(), indent=1))
-        return 0
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    world = distributed.join(config.device)
-    try:
-        trainer = prepare(options, config, world)
-        iterate(trainer, options.out, resumed=trainer.iteration)
-    finally:
-        distributed.leave()
-    return 0
+    return run_programme(options, configure(options), prepare)
 
 
 if __name__ == "__main__":

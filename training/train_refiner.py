@@ -9,18 +9,15 @@ simulated from the true ones, or come from ``results=FILE.json``, the COCO resul
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from sdk.errors import ConfigError, KerfError
+from sdk.errors import KerfError
 from training import distributed
 from training.initialise import load_matching, read_state_dict
-from training.options import add_fields, iterate, set_fields, set_paths
+from training.options import add_fields, begin, run_programme, set_fields, set_paths
 from training.refiner.config import RefinerTrainConfig
 from training.refiner.data import PatchSet
 from training.refiner.model import load_imagenet_body
@@ -77,42 +74,22 @@ def prepare(options: argparse.Namespace, config: RefinerTrainConfig, world: dist
         print(f"left out: {left_out.count(chr(10))} entries, {listing} has all", file=sys.stderr)
     fixed = hold_out(held, config) if world.leads and config.validate_every else []
     trainer = RefinerTrainer(config, PatchSet(sources, config), options.out, world, fixed)
-    for note in _begin(trainer, options):
-        if world.leads:
-            print(note, file=sys.stderr)
+    begin(trainer, options, lambda: _load(trainer, options))
     return trainer
 
 
-def _begin(trainer: RefinerTrainer, options: argparse.Namespace) -> list[str]:
+def _load(trainer: RefinerTrainer, options: argparse.Namespace) -> list[str]:
     """Load what the run begins with; returns what should be known about it."""
-    if options.resume:
-        return [f"resuming: {note}" for note in trainer.resume()]
-    checkpoint = options.out / "checkpoint.pt"
-    if checkpoint.exists() and not options.overwrite:
-        raise ConfigError(f"{checkpoint} is there already: --resume goes on from it, --overwrite begins anew")
     if options.backbone_weights:
         load_imagenet_body(trainer.model, read_state_dict(options.backbone_weights))
     notes = [f"{options.init}: {note}" for note in load_matching(trainer.model, options.init)] if options.init else []
-    trainer.restart_average()
     return notes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     options = parse(arguments)
-    config = configure(options)
-    if options.print_config:
-        print(json.dumps(config.to_dict(), indent=1))
-        return 0
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    world = distributed.join(config.device)
-    try:
-        trainer = prepare(options, config, world)
-        iterate(trainer, options.out, resumed=trainer.iteration)
-    finally:
-        distributed.leave()
-    return 0
+    return run_programme(options, configure(options), prepare)
 
 
 if __name__ == "__main__":

@@ -151,28 +151,28 @@ def _predict_one(
     )
 
 
-def check_outputs(folder: Path | None, results: Path | None) -> None:
+def check_outputs(folder: Path | None, results: Path | None, option: str = "--save-json") -> None:
     """Finds out before the work begins that its results could not be written.
 
     Raises:
         InputError: a folder is a file, or a file is a folder.
     """
     if results is not None and results.is_dir():
-        raise InputError(f"--save-json {results}: a folder; give the name of a file in it")
-    for option, path in (("--out", folder), ("--save-json", results.parent if results else None)):
+        raise InputError(f"{option} {results}: a folder; give the name of a file in it")
+    for name, path in (("--out", folder), (option, results.parent if results else None)):
         existing = next((p for p in (path, *path.parents) if p.exists()), None) if path is not None else None
         if existing is not None and not existing.is_dir():
-            raise InputError(f"{option}: {existing} is a file, not a folder")
+            raise InputError(f"{name}: {existing} is a file, not a folder")
         if existing is not None and not os.access(existing, os.W_OK):
-            raise InputError(f"{option}: the folder {existing} cannot be written to")
+            raise InputError(f"{name}: the folder {existing} cannot be written to")
 
 
-def check_overwriting(results: Path | None, inputs: Sequence[str | Path]) -> None:
+def check_overwriting(results: Path | None, inputs: Sequence[str | Path], option: str = "--save-json") -> None:
     """Raises `InputError` when the results would overwrite a picture or the annotations."""
     if results is not None and results.is_file():
         for path in inputs:
             if os.path.exists(path) and os.path.samefile(path, results):
-                raise InputError(f"--save-json {results} would overwrite {path}, which is read; choose another name")
+                raise InputError(f"{option} {results} would overwrite {path}, which is read; choose another name")
 
 
 def counted(count: int, what: str) -> str:

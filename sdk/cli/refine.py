@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -48,7 +47,7 @@ def add(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the verb."""
     from sdk import ops
-    from sdk.cli.predict import check_outputs
+    from sdk.cli.predict import check_outputs, check_overwriting
     from sdk.cli.progress import Progress
     from sdk.files import write_json
     from sdk.formats import coco
@@ -57,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     if not options.images.is_dir():
         raise InputError(f"--images {options.images}: no such folder")
-    check_outputs(None, options.out)
-    _refuse_overwriting(options)
+    check_outputs(None, options.out, "--out")
+    check_overwriting(options.out, [options.results, options.annotations], "--out")
     annotations = coco.load_annotations(options.annotations)
     results = read_results(options.results)
     refiner = Refiner(
@@ -141,12 +140,6 @@ def _refine_picture(
     boxes = [[0.0, 0.0, 0.0, 0.0]] * count  # the refiner looks at masks only
     found = refiner.refine(picture, Instances(boxes, [1.0] * count, [0] * count, shape=picture.shape, masks=RleMasks(counts)))
     return found.rle(), found.speed
-
-
-def _refuse_overwriting(options: argparse.Namespace) -> None:
-    for path in (options.results, options.annotations):
-        if options.out.exists() and os.path.exists(path) and os.path.samefile(path, options.out):
-            raise InputError(f"--out {options.out} would overwrite {path}, which is read; choose another name")
 
 
 def _run_id(options: argparse.Namespace, refiner: Any) -> dict[str, Any]:

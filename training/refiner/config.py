@@ -44,10 +44,15 @@ class RefinerConfig(Config):
         require(self.norm in ("batch", "frozen", "group"), f"norm must be 'batch', 'frozen' or 'group', got {self.norm!r}")
         require(self.patch >= 8 and self.patch % 2 == 0, f"patch must be even and at least 8 pixels, got {self.patch}")
         require(self.pad >= 0, f"pad must not be negative, got {self.pad}")
-        divisor = 2 ** len(self.lite.widths) if self.network == "lite" else 32
-        require(self.input >= divisor and self.input % divisor == 0, f"input must be a multiple of {divisor} pixels, got {self.input}")
+        step = self.size_divisor
+        require(self.input >= step and self.input % step == 0, f"input must be a multiple of {step} pixels, got {self.input}")
         require(self.color in ("rgb", "bgr"), f"color must be 'rgb' or 'bgr', got {self.color!r}")
         require(min(self.std) > 0, f"std must be positive, got {self.std}")
+
+    @property
+    def size_divisor(self) -> int:
+        """Sides of the network's input are multiples of this, pixels."""
+        return 2 ** len(self.lite.widths) if self.network == "lite" else 32
 
     @property
     def window(self) -> int:

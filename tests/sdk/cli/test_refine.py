@@ -156,8 +156,10 @@ def test_nothing_to_refine(folder: Path) -> None:
 def test_inputs_are_not_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, "--out", str(folder / "coarse.json")) == 2
     assert run(folder, "--images", str(folder / "nowhere")) == 2
+    assert run(folder, "--out", str(folder)) == 2
     error = capsys.readouterr().err
     assert "would overwrite" in error and "no such folder" in error
+    assert f"--out {folder}: a folder" in error and "--save-json" not in error  # messages name this command's option
 
 
 def test_the_partial_file_is_small(folder: Path) -> None:
